@@ -1,0 +1,173 @@
+"""Protocol machines without IO: events, transition tables, one-time objects, and the face all protections share.
+
+A *role* is one party in one session. Bytes go in by :meth:`receive`, events come out; the caller owns time
+(:meth:`ServerRole.close_round`) and transport. What a role may do next stands in one table at the top of its
+module; anything else is a :class:`~securefl.errors.ProtocolError` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar, Protocol, TypeAlias
+
+from securefl.errors import LocalProtocolError
+from securefl.types import ClientId, IntegerVector, PartyId
+
+__all__ = [
+    "Aborted",
+    "ClientRole",
+    "Completed",
+    "Event",
+    "Machine",
+    "NeedInput",
+    "Protection",
+    "RoundContext",
+    "Send",
+    "ServerRole",
+    "SumResult",
+    "TransitionTable",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SumResult:
+    """The exact sum over exactly ``survivors``.
+
+    ``values``: uint64[d], the sums of the clients' integers. ``survivors``: ascending client ids.
+    ``suspects``: clients whose messages were inconsistent although the sum could be opened and checked.
+    """
+
+    values: IntegerVector = field(repr=False)
+    survivors: tuple[ClientId, ...]
+    suspects: tuple[ClientId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Deliver ``frame`` to party ``to``."""
+
+    to: PartyId
+    frame: bytes | bytearray | memoryview = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NeedInput:
+    """The role is ready for its input: call ``provide``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The session ended. ``result`` is ``None`` for roles that learn nothing."""
+
+    result: SumResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """The session ended without a result. ``blamed`` are suspects, not convicts."""
+
+    reason: Exception
+    blamed: tuple[PartyId, ...] = ()
+
+
+Event: TypeAlias = Send | NeedInput | Completed | Aborted
+
+#: ``{state: {trigger: next state}}``. Triggers are message types or the names of local calls.
+TransitionTable: TypeAlias = Mapping[Enum, Mapping[str, Enum]]
+
+
+class Machine:
+    """A role's state, moved only along ``TRANSITIONS``.
+
+    Subclasses set ``TRANSITIONS`` and ``INITIAL``. One object serves one session: ``start`` is an edge of the
+    table that leaves the initial state, so a second use is a :class:`LocalProtocolError`. Re-using keys for a
+    second vector would reveal the difference of the two.
+    """
+
+    TRANSITIONS: ClassVar[TransitionTable]
+    INITIAL: ClassVar[Enum]
+
+    def __init__(self) -> None:
+        self._state: Enum = self.INITIAL
+
+    @property
+    def state(self) -> Enum:
+        return self._state
+
+    def _check(self, trigger: str) -> Enum:
+        """The state that ``trigger`` leads to. Raises :class:`LocalProtocolError` when the table has no such edge."""
+        try:
+            return self.TRANSITIONS[self._state][trigger]
+        except KeyError:
+            raise LocalProtocolError(
+                f"{type(self).__name__} cannot take {trigger!r} in state {self._state.name}; "
+                "one object serves one session and each step happens once"
+            ) from None
+
+    def _advance(self, trigger: str) -> None:
+        self._state = self._check(trigger)
+
+    def __repr__(self) -> str:  # roles hold key material: never print fields
+        return f"<{type(self).__name__} {self._state.name}>"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundContext:
+    """What one round of summation is about; every field is bound into keys and frames.
+
+    ``session``: 1 to 64 bytes naming the run. ``round``: 0 .. 2**32 - 1. ``clients``: the invited cohort,
+    ascending ids. ``dimension``: integers per client. ``max_value``: largest integer a client may give.
+    ``threshold``: least number of survivors. ``model_hash``: 32 bytes, hash of the global model.
+    """
+
+    session: bytes
+    round: int
+    clients: tuple[ClientId, ...]
+    dimension: int
+    max_value: int
+    threshold: int
+    model_hash: bytes
+
+
+class ClientRole(Protocol):
+    """One client in one session."""
+
+    def start(self) -> Sequence[Event]: ...
+    def provide(self, values: IntegerVector) -> Sequence[Event]:
+        """Give the client's integers, uint64[dimension], each <= max_value; once, at any time after ``start``."""
+        ...
+
+    def receive(self, frame: bytes) -> Sequence[Event]: ...
+
+
+class ServerRole(Protocol):
+    """The aggregating server in one session."""
+
+    @property
+    def waiting_for(self) -> Collection[PartyId]:
+        """Parties whose message of the present exchange has not arrived; empty when the exchange is complete."""
+        ...
+
+    def start(self) -> Sequence[Event]: ...
+    def receive(self, frame: bytes) -> Sequence[Event]: ...
+    def close_round(self) -> Sequence[Event]:
+        """End the present exchange with those who answered: the others are dropped from it."""
+        ...
+
+
+class Protection(Protocol):
+    """A factory of roles: the one face of plain, masked, ckks and shared sums.
+
+    Each method builds a fresh role for one party of one round; in a deployment every party calls only its own.
+    All raise :class:`~securefl.errors.ConfigurationError` when the context cannot work under this protection.
+    """
+
+    @property
+    def name(self) -> str: ...
+    def client(self, context: RoundContext, me: ClientId) -> ClientRole: ...
+    def server(self, context: RoundContext) -> ServerRole: ...
+    def others(self, context: RoundContext) -> Mapping[PartyId, ClientRole]:
+        """Key holders and computing parties, by party id; empty where there are none."""
+        ...

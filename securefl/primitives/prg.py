@@ -1,0 +1,68 @@
+"""Mask streams: AES-128-CTR keystreams added into a vector over Z_2^64.
+
+A stream is AES-128 in counter mode over zeros: 16-byte key, initial counter block zero, big-endian counter
+(NIST SP 800-38A §6.5), read as little-endian 64-bit words. A key serves one stream: keys come from
+:func:`securefl.primitives.kdf.derive` with the session, the pair and the purpose in the derivation.
+
+Many streams are worked block by block: the block of the accumulator stays in the cache while every stream is
+added to it, so memory traffic does not grow with the number of streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+from securefl.types import RingVector
+
+__all__ = ["KEY_BYTES", "MAX_STREAM_BYTES", "accumulate", "stream_words"]
+
+KEY_BYTES: Final = 16
+#: 2**32 blocks per key: far inside the birthday bound of AES's 128-bit block (distinguishing advantage < 2**-64).
+MAX_STREAM_BYTES: Final = 2**36
+
+#: Words per block: the block, the keystream buffer and the zeros fit a 512 KiB second-level cache together.
+_BLOCK_WORDS: Final = 1 << 14
+_ZEROS: Final = bytes(8 * _BLOCK_WORDS)
+
+
+def _stream(key: bytes) -> CipherContext:
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a stream key has {KEY_BYTES} bytes")
+    return Cipher(AES(key), CTR(bytes(16))).encryptor()
+
+
+def accumulate(vector: RingVector, add: Iterable[bytes], subtract: Iterable[bytes] = ()) -> None:
+    """``vector += Σ stream(k) for k in add − Σ stream(k) for k in subtract`` (mod 2^64), in place.
+
+    ``vector``: uint64[words], contiguous. Keys: 16 bytes each. No model-sized buffer is made.
+    """
+    if vector.nbytes > MAX_STREAM_BYTES:
+        raise ValueError("a stream must not exceed 2**36 bytes")
+    # Pairs of (stream, ufunc): context objects persist over blocks, so each stream runs on.
+    work = [(_stream(key), np.add) for key in add] + [(_stream(key), np.subtract) for key in subtract]
+    buffer = np.empty(_BLOCK_WORDS, dtype="<u8")
+    for start in range(0, vector.size, _BLOCK_WORDS):
+        block = vector[start : start + _BLOCK_WORDS]
+        words = buffer[: block.size]
+        target = memoryview(words).cast("B")
+        zeros = memoryview(_ZEROS)[: target.nbytes]
+        for stream, combine in work:
+            stream.update_into(zeros, target)
+            combine(block, words, out=block)
+
+
+def stream_words(key: bytes, start: int, out: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> None:
+    """Fill ``out`` (uint64, contiguous) with words ``start`` … of the stream; ``start`` is a multiple of 2 words."""
+    if start % 2:
+        raise ValueError("a stream is entered at an AES block: an even word")
+    cipher = Cipher(AES(key), CTR((start // 2).to_bytes(16, "big"))).encryptor()
+    target = memoryview(out).cast("B")
+    for at in range(0, target.nbytes, len(_ZEROS)):
+        piece = target[at : at + len(_ZEROS)]
+        cipher.update_into(memoryview(_ZEROS)[: piece.nbytes], piece)

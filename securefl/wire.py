@@ -1,0 +1,181 @@
+"""The strict codec and the envelope every protocol message travels in.
+
+Fixed fields, big-endian integers, lists with a u32 count, one encoding per value, leftovers refused. The size a
+frame may have follows from the protocol's parameters and is checked *before* its bytes are read. Nothing on the
+wire names a type to import: no pickle, no eval.
+
+Frame (protocols/wire/SPEC.md §2)::
+
+    protocol u8 | version u8 | kind u8 | 0 u8 | context 32 | sender u32 | recipient u32 | length u64 | body | digest 32
+
+``context`` is the hash of everything both sides must agree on (session, round, parameters, model), so a frame of
+another session is refused before its body is looked at. ``digest`` is SHA-256 of all that precedes it: it finds
+accidents (a flipped bit on disk or in memory), it does not authenticate; transport security or signatures do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+from securefl.errors import DecodeError
+from securefl.types import PartyId
+
+__all__ = ["DIGEST_BYTES", "HEADER_BYTES", "OVERHEAD_BYTES", "Envelope", "Reader", "Writer", "body_length", "open_frame", "seal_frame"]
+
+VERSION: Final = 1
+_HEADER: Final = struct.Struct(">BBBB32sIIQ")
+HEADER_BYTES: Final = _HEADER.size
+DIGEST_BYTES: Final = 32
+OVERHEAD_BYTES: Final = HEADER_BYTES + DIGEST_BYTES
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A decoded frame. ``body`` is a view into the frame: no copy is made."""
+
+    protocol: int
+    kind: int
+    context: bytes
+    sender: PartyId
+    recipient: PartyId
+    body: memoryview = field(repr=False)
+
+
+def seal_frame(
+    protocol: int, kind: int, context: bytes, sender: PartyId, recipient: PartyId, *parts: Buffer
+) -> bytes:
+    """One frame around the concatenation of ``parts``. SPEC wire §2. One copy of the parts is made."""
+    length = sum(memoryview(part).nbytes for part in parts)
+    header = _HEADER.pack(protocol, VERSION, kind, 0, context, sender, recipient, length)
+    digest = hashlib.sha256(header)
+    for part in parts:
+        digest.update(part)
+    return b"".join((header, *parts, digest.digest()))
+
+
+def body_length(header: Buffer, *, limit: int) -> int:
+    """The body length that a header announces, for a stream reader. Raises :class:`DecodeError` beyond ``limit``.
+
+    ``header``: exactly ``HEADER_BYTES``. Call it before reading, let alone allocating, the body.
+    """
+    if len(header) != HEADER_BYTES:
+        raise DecodeError(f"a frame header has {HEADER_BYTES} bytes, got {len(header)}")
+    length: int = _HEADER.unpack(header)[7]
+    if length > limit:
+        raise DecodeError(f"the frame announces a body of {length} bytes; at most {limit} can be right here")
+    return length
+
+
+def open_frame(frame: Buffer, *, protocol: int, context: bytes, recipient: PartyId, limit: int) -> Envelope:
+    """Check and take apart one frame. SPEC wire §2.
+
+    ``limit``: the largest body, in bytes, that any message expected now can have.
+    Raises :class:`DecodeError` for anything but a whole, canonical frame of this protocol and context.
+    """
+    view = memoryview(frame)
+    if view.nbytes < OVERHEAD_BYTES:
+        raise DecodeError(f"a frame has at least {OVERHEAD_BYTES} bytes, got {view.nbytes}: truncated")
+    if view.nbytes > limit + OVERHEAD_BYTES:
+        raise DecodeError(f"a frame of {view.nbytes} bytes; at most {limit + OVERHEAD_BYTES} can be right here")
+    proto, version, kind, reserved, ctx, sender, to, length = _HEADER.unpack_from(view)
+    if (proto, version, reserved) != (protocol, VERSION, 0):
+        raise DecodeError(f"not a frame of protocol {protocol} version {VERSION}")
+    if length != view.nbytes - OVERHEAD_BYTES:
+        raise DecodeError(f"the frame announces {length} body bytes and carries {view.nbytes - OVERHEAD_BYTES}")
+    if not hmac.compare_digest(hashlib.sha256(view[:-DIGEST_BYTES]).digest(), view[-DIGEST_BYTES:]):
+        raise DecodeError("the frame's digest does not match its bytes: damaged on the way, send it again")
+    if ctx != context:
+        raise DecodeError("the frame belongs to another session, round, parameter set or model")
+    if to != recipient:
+        raise DecodeError(f"the frame is addressed to party {to}, this is party {recipient}")
+    return Envelope(proto, kind, ctx, PartyId(sender), PartyId(to), view[HEADER_BYTES:-DIGEST_BYTES])
+
+
+class Writer:
+    """Appends fields; :meth:`done` gives the bytes."""
+
+    def __init__(self) -> None:
+        self._parts: list[Buffer] = []
+
+    def u8(self, value: int) -> Writer:
+        return self._uint(value, 1)
+
+    def u32(self, value: int) -> Writer:
+        return self._uint(value, 4)
+
+    def u64(self, value: int) -> Writer:
+        return self._uint(value, 8)
+
+    def raw(self, value: Buffer, length: int) -> Writer:
+        """Exactly ``length`` bytes, without a prefix."""
+        if memoryview(value).nbytes != length:
+            raise ValueError(f"expected {length} bytes, got {memoryview(value).nbytes}")
+        self._parts.append(value)
+        return self
+
+    def blob(self, value: Buffer) -> Writer:
+        """Bytes of any length below 2**32, with a u32 prefix."""
+        self.u32(memoryview(value).nbytes)
+        self._parts.append(value)
+        return self
+
+    def done(self) -> bytes:
+        return b"".join(self._parts)
+
+    def _uint(self, value: int, size: int) -> Writer:
+        try:
+            self._parts.append(int(value).to_bytes(size, "big"))
+        except OverflowError:
+            raise ValueError(f"{value} does not fit {8 * size} bits") from None
+        return self
+
+
+class Reader:
+    """Takes fields apart; every method raises :class:`DecodeError` when the bytes run out."""
+
+    def __init__(self, data: Buffer) -> None:
+        self._view = memoryview(data)
+        self._at = 0
+
+    @property
+    def remaining(self) -> int:
+        return self._view.nbytes - self._at
+
+    def u8(self) -> int:
+        return int.from_bytes(self.raw(1), "big")
+
+    def u32(self) -> int:
+        return int.from_bytes(self.raw(4), "big")
+
+    def u64(self) -> int:
+        return int.from_bytes(self.raw(8), "big")
+
+    def raw(self, length: int) -> memoryview:
+        if length > self.remaining:
+            raise DecodeError(f"the message ends {length - self.remaining} bytes too early")
+        piece = self._view[self._at : self._at + length]
+        self._at += length
+        return piece
+
+    def blob(self, *, limit: int) -> memoryview:
+        length = self.u32()
+        if length > limit:
+            raise DecodeError(f"a field of {length} bytes; at most {limit} can be right here")
+        return self.raw(length)
+
+    def count(self, *, limit: int, item_bytes: int) -> int:
+        """A u32 list count, refused when it exceeds ``limit`` or the bytes that are left."""
+        n = self.u32()
+        if n > limit or n * item_bytes > self.remaining:
+            raise DecodeError(f"a list of {n} items; at most {min(limit, self.remaining // item_bytes)} can be right here")
+        return n
+
+    def end(self) -> None:
+        if self.remaining:
+            raise DecodeError(f"{self.remaining} bytes are left over after the message")
