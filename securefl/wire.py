@@ -6,7 +6,10 @@ wire names a type to import: no pickle, no eval.
 
 Frame (protocols/wire/SPEC.md §2)::
 
-    protocol u8 | version u8 | kind u8 | 0 u8 | context 32 | sender u32 | recipient u32 | length u64 | body | digest 32
+    protocol u8 | version u8 | kind u8 | 0 u8 | sender u32 | recipient u32 | 0 u32 | length u64 | context 32
+    body length | digest 32
+
+The header has 56 bytes, so a body of 64-bit words is aligned when the frame is.
 
 ``context`` is the hash of everything both sides must agree on (session, round, parameters, model), so a frame of
 another session is refused before its body is looked at. ``digest`` is SHA-256 of all that precedes it: it finds
@@ -18,21 +21,33 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from securefl.errors import DecodeError
 from securefl.types import PartyId
 
-__all__ = ["DIGEST_BYTES", "HEADER_BYTES", "OVERHEAD_BYTES", "Envelope", "Reader", "Writer", "body_length", "open_frame", "seal_frame"]
+__all__ = [
+    "DIGEST_BYTES",
+    "HEADER_BYTES",
+    "OVERHEAD_BYTES",
+    "Buffer",
+    "Envelope",
+    "Reader",
+    "Writer",
+    "body_length",
+    "open_frame",
+    "seal_frame",
+]
 
 VERSION: Final = 1
-_HEADER: Final = struct.Struct(">BBBB32sIIQ")
+_HEADER: Final = struct.Struct(">BBBBIIIQ32s")
 HEADER_BYTES: Final = _HEADER.size
 DIGEST_BYTES: Final = 32
 OVERHEAD_BYTES: Final = HEADER_BYTES + DIGEST_BYTES
 
-Buffer = bytes | bytearray | memoryview
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,56 +60,61 @@ class Envelope:
     sender: PartyId
     recipient: PartyId
     body: memoryview = field(repr=False)
+    digest: bytes = field(repr=False)
 
 
-def seal_frame(
-    protocol: int, kind: int, context: bytes, sender: PartyId, recipient: PartyId, *parts: Buffer
-) -> bytes:
+def seal_frame(protocol: int, kind: int, context: bytes, sender: PartyId, recipient: PartyId, *parts: Buffer) -> bytes:
     """One frame around the concatenation of ``parts``. SPEC wire §2. One copy of the parts is made."""
     length = sum(memoryview(part).nbytes for part in parts)
-    header = _HEADER.pack(protocol, VERSION, kind, 0, context, sender, recipient, length)
+    header = _HEADER.pack(protocol, VERSION, kind, 0, sender, recipient, 0, length, context)
     digest = hashlib.sha256(header)
     for part in parts:
         digest.update(part)
     return b"".join((header, *parts, digest.digest()))
 
 
-def body_length(header: Buffer, *, limit: int) -> int:
-    """The body length that a header announces, for a stream reader. Raises :class:`DecodeError` beyond ``limit``.
+def body_length(header: Buffer, *, limits: Mapping[int, int]) -> int:
+    """The body length that a header announces, for a stream reader: call it before reading, let alone allocating, the body.
 
-    ``header``: exactly ``HEADER_BYTES``. Call it before reading, let alone allocating, the body.
+    ``header``: exactly ``HEADER_BYTES``. ``limits``: the message kinds that can be right now, each with its largest
+    body in bytes. Raises :class:`DecodeError` for another kind or a longer body.
     """
-    if len(header) != HEADER_BYTES:
-        raise DecodeError(f"a frame header has {HEADER_BYTES} bytes, got {len(header)}")
-    length: int = _HEADER.unpack(header)[7]
-    if length > limit:
-        raise DecodeError(f"the frame announces a body of {length} bytes; at most {limit} can be right here")
-    return length
+    if memoryview(header).nbytes != HEADER_BYTES:
+        raise DecodeError(f"a frame header has {HEADER_BYTES} bytes, got {memoryview(header).nbytes}")
+    _protocol, _version, kind, _zero, _sender, _recipient, _zeros, length, _context = _HEADER.unpack(header)
+    if kind not in limits:
+        raise DecodeError(f"messages of kind {kind} do not come here")
+    if length > limits[kind]:
+        raise DecodeError(f"the frame announces a body of {length} bytes; at most {limits[kind]} can be right here")
+    return int(length)
 
 
-def open_frame(frame: Buffer, *, protocol: int, context: bytes, recipient: PartyId, limit: int) -> Envelope:
+def open_frame(
+    frame: Buffer, *, protocol: int, context: bytes, recipient: PartyId, limits: Mapping[int, int]
+) -> Envelope:
     """Check and take apart one frame. SPEC wire §2.
 
-    ``limit``: the largest body, in bytes, that any message expected now can have.
-    Raises :class:`DecodeError` for anything but a whole, canonical frame of this protocol and context.
+    ``limits``: as for :func:`body_length`. Raises :class:`DecodeError` for anything but a whole, canonical frame of
+    this protocol and context that is addressed to ``recipient``.
     """
     view = memoryview(frame)
     if view.nbytes < OVERHEAD_BYTES:
         raise DecodeError(f"a frame has at least {OVERHEAD_BYTES} bytes, got {view.nbytes}: truncated")
-    if view.nbytes > limit + OVERHEAD_BYTES:
-        raise DecodeError(f"a frame of {view.nbytes} bytes; at most {limit + OVERHEAD_BYTES} can be right here")
-    proto, version, kind, reserved, ctx, sender, to, length = _HEADER.unpack_from(view)
-    if (proto, version, reserved) != (protocol, VERSION, 0):
-        raise DecodeError(f"not a frame of protocol {protocol} version {VERSION}")
+    length = body_length(view[:HEADER_BYTES], limits=limits)
     if length != view.nbytes - OVERHEAD_BYTES:
         raise DecodeError(f"the frame announces {length} body bytes and carries {view.nbytes - OVERHEAD_BYTES}")
+    proto, version, kind, zero, sender, to, zeros, length, found = _HEADER.unpack_from(view)
+    if (proto, version, zero, zeros) != (protocol, VERSION, 0, 0):
+        raise DecodeError(f"not a frame of protocol {protocol} version {VERSION}")
     if not hmac.compare_digest(hashlib.sha256(view[:-DIGEST_BYTES]).digest(), view[-DIGEST_BYTES:]):
         raise DecodeError("the frame's digest does not match its bytes: damaged on the way, send it again")
-    if ctx != context:
+    if found != context:
         raise DecodeError("the frame belongs to another session, round, parameter set or model")
     if to != recipient:
         raise DecodeError(f"the frame is addressed to party {to}, this is party {recipient}")
-    return Envelope(proto, kind, ctx, PartyId(sender), PartyId(to), view[HEADER_BYTES:-DIGEST_BYTES])
+    return Envelope(
+        proto, kind, found, PartyId(sender), PartyId(to), view[HEADER_BYTES:-DIGEST_BYTES], bytes(view[-DIGEST_BYTES:])
+    )
 
 
 class Writer:
@@ -173,7 +193,9 @@ class Reader:
         """A u32 list count, refused when it exceeds ``limit`` or the bytes that are left."""
         n = self.u32()
         if n > limit or n * item_bytes > self.remaining:
-            raise DecodeError(f"a list of {n} items; at most {min(limit, self.remaining // item_bytes)} can be right here")
+            raise DecodeError(
+                f"a list of {n} items; at most {min(limit, self.remaining // item_bytes)} can be right here"
+            )
         return n
 
     def end(self) -> None:

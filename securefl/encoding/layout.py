@@ -45,8 +45,8 @@ class Layout:
         """
         specs = []
         for name, tensor in tensors.items():
-            if not isinstance(tensor, np.ndarray) or tensor.dtype.name not in _DTYPES:
-                kind = getattr(tensor, "dtype", type(tensor).__name__)
+            kind = getattr(tensor, "dtype", type(tensor).__name__)
+            if str(kind) not in _DTYPES:
                 raise InvalidInputError(f"tensor {name!r} must be a float array ({', '.join(_DTYPES)}), got {kind}")
             specs.append(TensorSpec(name, tuple(tensor.shape), tensor.dtype.name))
         layout = cls(tuple(specs))

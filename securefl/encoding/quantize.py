@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.primitives.kdf import Label, derive
@@ -38,8 +39,9 @@ class Quantized:
 
 def require_finite(update: Update) -> float:
     """The largest magnitude in ``update``. Raises :class:`InvalidInputError` for NaN, infinities, or no values."""
-    if not isinstance(update, np.ndarray) or not np.issubdtype(update.dtype, np.floating):
-        raise InvalidInputError(f"expected an array of floats, got {getattr(update, 'dtype', type(update).__name__)}")
+    kind = getattr(update, "dtype", None)
+    if kind is None or not np.issubdtype(kind, np.floating):
+        raise InvalidInputError(f"expected an array of floats, got {kind or type(update).__name__}")
     if update.size == 0:
         raise InvalidInputError("the update is empty: there is nothing to sum")
     # NaN propagates through min and max, so two passes over the data find everything.
@@ -120,8 +122,9 @@ class FixedPoint:
             values[start : start + piece.size] = x.astype(np.int32)
         return Quantized(values, clipped)
 
-    def decode(self, total: IntegerVector, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def decode(self, total: IntegerVector, count: int) -> NDArray[np.float64]:
         """float64[d]: the sum of ``count`` clients' scaled values from the sum of their integers."""
         centred = total.astype(np.int64)
         centred -= count * self.half
-        return centred * self.step
+        decoded: NDArray[np.float64] = np.multiply(centred, self.step, dtype=np.float64)
+        return decoded

@@ -47,7 +47,9 @@ class Lanes:
                 f"a word has {WORD_BITS}: use fewer value bits or smaller cohorts"
             )
         if self.words > MAX_WORDS:
-            raise ConfigurationError(f"{self.dimension} values need {self.words} words; at most {MAX_WORDS} are possible")
+            raise ConfigurationError(
+                f"{self.dimension} values need {self.words} words; at most {MAX_WORDS} are possible"
+            )
 
     @property
     def bits(self) -> int:

@@ -14,13 +14,14 @@ from Crypto.Hash import TupleHash256
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-__all__ = ["Label", "commit", "derive", "tuple_hash"]
+__all__ = ["Label", "commit", "derive", "info_bytes", "tuple_hash"]
 
 
 class Label(Enum):
     """Domain-separation strings: one per purpose, never reused."""
 
     CONTEXT = b"securefl/v1/context"
+    ROSTER = b"securefl/v1/secagg/roster"
     CHANNEL_KEY = b"securefl/v1/secagg/channel-key"
     MASK_KEY = b"securefl/v1/secagg/mask-key"
     PAIR_SECRET = b"securefl/v1/secagg/pair-secret"

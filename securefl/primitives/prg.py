@@ -50,7 +50,7 @@ def accumulate(vector: RingVector, add: Iterable[bytes], subtract: Iterable[byte
     for start in range(0, vector.size, _BLOCK_WORDS):
         block = vector[start : start + _BLOCK_WORDS]
         words = buffer[: block.size]
-        target = memoryview(words).cast("B")
+        target = words.view(np.uint8).data
         zeros = memoryview(_ZEROS)[: target.nbytes]
         for stream, combine in work:
             stream.update_into(zeros, target)
@@ -62,7 +62,7 @@ def stream_words(key: bytes, start: int, out: np.ndarray[tuple[int], np.dtype[np
     if start % 2:
         raise ValueError("a stream is entered at an AES block: an even word")
     cipher = Cipher(AES(key), CTR((start // 2).to_bytes(16, "big"))).encryptor()
-    target = memoryview(out).cast("B")
+    target = out.view(np.uint8).data
     for at in range(0, target.nbytes, len(_ZEROS)):
         piece = target[at : at + len(_ZEROS)]
         cipher.update_into(memoryview(_ZEROS)[: piece.nbytes], piece)

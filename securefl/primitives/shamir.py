@@ -89,7 +89,9 @@ class Interpolation:
         try:
             return value.to_bytes(SECRET_BYTES, "big")
         except OverflowError:
-            raise AuthenticationError("the shares do not give a 32-byte secret: at least one of them is wrong") from None
+            raise AuthenticationError(
+                "the shares do not give a 32-byte secret: at least one of them is wrong"
+            ) from None
 
     def value_at(self, point: int, shares: Mapping[int, int]) -> int:
         """The share that ``point`` must have if these shares are right."""

@@ -1,0 +1,327 @@
+"""The client of the masked sum, without IO. SPEC: protocols/secagg/SPEC.md §5 (steps), §7 (states and checks)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+from securefl.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    DecodeError,
+    FaultyClientError,
+    FaultyServerError,
+    LocalProtocolError,
+    ProtocolError,
+    TooFewClientsError,
+)
+from securefl.machine import Aborted, Completed, Event, Machine, NeedInput, Send, TransitionTable
+from securefl.primitives import shamir
+from securefl.primitives.entropy import Entropy, SystemEntropy
+from securefl.primitives.kem import SEED_BYTES, PrivateKey, PublicKey, public_key, unseal
+from securefl.primitives.prg import accumulate
+from securefl.secagg import masking
+from securefl.secagg.messages import (
+    Abort,
+    AdvertiseKeys,
+    EncryptedShares,
+    Kind,
+    MaskedInput,
+    Roster,
+    Sealed,
+    UnmaskRequest,
+    UnmaskShares,
+    client_limits,
+)
+from securefl.secagg.params import PROTOCOL, Params
+from securefl.types import SERVER, ClientId, IntegerVector, RingVector
+from securefl.wire import Envelope, open_frame, seal_frame
+
+__all__ = ["Client"]
+
+
+class State(Enum):
+    NEW = auto()
+    ADVERTISED = auto()
+    SHARED = auto()
+    KEYED = auto()
+    MASKED = auto()
+    FINISHED = auto()
+    ABORTED = auto()
+
+
+#: Triggers: message kinds received, and local calls. ``provide`` may come as soon as the session has started.
+CLIENT_TRANSITIONS: TransitionTable = {
+    State.NEW: {"start": State.ADVERTISED},
+    State.ADVERTISED: {"provide": State.ADVERTISED, "ROSTER": State.SHARED, "ABORT": State.ABORTED},
+    State.SHARED: {"provide": State.SHARED, "DELIVER_SHARES": State.KEYED, "ABORT": State.ABORTED},
+    State.KEYED: {"provide": State.KEYED, "mask": State.MASKED, "ABORT": State.ABORTED},
+    State.MASKED: {"UNMASK_REQUEST": State.FINISHED, "ABORT": State.ABORTED},
+    State.FINISHED: {},
+    State.ABORTED: {},
+}
+
+
+class Client(Machine):
+    """One client in one session: :meth:`start`, then :meth:`provide` and :meth:`receive` until it is finished.
+
+    ``params``: what the session is about. ``me``: this client's id. ``minimum_survivors``: this client's own least
+    number of clients in the sum (default: the threshold); it comes from local configuration, never from the server.
+    ``minimum_threshold``: likewise for the threshold. ``entropy``: replaced only by tests and vectors.
+
+    Raises :class:`ConfigurationError` when ``me`` was not invited or the parameters lie below the local minimum.
+    One object serves one session: a second vector under the same keys would reveal the difference of the two.
+    """
+
+    TRANSITIONS = CLIENT_TRANSITIONS
+    INITIAL = State.NEW
+
+    def __init__(
+        self,
+        params: Params,
+        me: ClientId,
+        *,
+        minimum_survivors: int | None = None,
+        minimum_threshold: int = 2,
+        entropy: Entropy | None = None,
+    ) -> None:
+        super().__init__()
+        if me not in params:
+            raise ConfigurationError(f"client {me} is not among the invited clients")
+        self._minimum = params.threshold if minimum_survivors is None else minimum_survivors
+        if not params.threshold <= self._minimum <= len(params.clients):
+            raise ConfigurationError(
+                f"minimum_survivors must be {params.threshold} (the threshold) to {len(params.clients)}, got {self._minimum}"
+            )
+        if params.threshold < minimum_threshold:
+            raise ConfigurationError(
+                f"the session's threshold is {params.threshold}; this client demands at least {minimum_threshold}"
+            )
+        self._params = params
+        self._me = me
+        self._entropy: Entropy = SystemEntropy() if entropy is None else entropy
+        self._packed: RingVector | None = None
+        self._seen: dict[int, bytes] = {}
+        self._secrets: _Secrets | None = None
+        self._roster: dict[ClientId, AdvertiseKeys] = {}
+        self._roster_hash = b""
+        self._own_shares: tuple[bytes, bytes] = (b"", b"")
+        self._inbox: dict[ClientId, Sealed] = {}
+        self._pair_keys: dict[ClientId, bytes] = {}
+
+    def start(self) -> Sequence[Event]:
+        """Exchange 1: draw fresh seeds, advertise the keys. SPEC §5.1."""
+        self._advance("start")
+        # [BIK+17, Fig. 4, round 0], with a third, never shared, seed for the channel key
+        self._secrets = secrets = _Secrets(self._params, self._me, self._entropy)
+        return [self._send(Kind.ADVERTISE_KEYS, secrets.advertisement.encode())]
+
+    def provide(self, values: IntegerVector) -> Sequence[Event]:
+        """Give the integers to be summed: uint64[dimension], each <= max_value. Once; the array may be reused after.
+
+        Raises :class:`InvalidInputError` for values that do not fit; the session goes on and waits for others.
+        """
+        self._check("provide")
+        if self._packed is not None:
+            raise LocalProtocolError("the input was given already; one object serves one session")
+        self._params.lanes.check(values)
+        self._packed = self._params.lanes.pack(values)
+        return self._mask(self._packed) if self.state is State.KEYED else ()
+
+    def receive(self, frame: bytes) -> Sequence[Event]:
+        """Take one frame from the server.
+
+        Raises :class:`DecodeError` for bytes that are not a message of this session (nothing changes: the frame may
+        come again), and :class:`ProtocolError` or :class:`AuthenticationError` when the session cannot go on: the
+        secrets are dropped and the client takes no further part.
+        """
+        envelope = open_frame(
+            frame,
+            protocol=PROTOCOL,
+            context=self._params.context_hash,
+            recipient=self._me,
+            limits=client_limits(self._params),
+        )
+        kind = Kind(envelope.kind)
+        if envelope.sender != SERVER:
+            raise FaultyServerError(f"{kind.name} came from party {envelope.sender}; clients talk to the server only")
+        if self._seen.get(kind) == envelope.digest and kind is not Kind.UNMASK_REQUEST:
+            return ()  # the same frame again: transports may repeat
+        if kind.name not in self.TRANSITIONS[self._state]:
+            raise FaultyServerError(f"{kind.name} does not belong to state {self._state.name}: each step happens once")
+        message = self._decode(kind, envelope)
+        self._seen[kind] = envelope.digest
+        self._advance(kind.name)
+        try:
+            match message:
+                case Roster():
+                    return self._share_keys(message, masking.roster_hash(self._params, envelope.body))
+                case EncryptedShares():
+                    return self._take_shares(message)
+                case UnmaskRequest():
+                    return self._unmask(message)
+                case Abort():
+                    return self._end(message)
+        except (ProtocolError, AuthenticationError):
+            self._state = State.ABORTED
+            self._drop_secrets()
+            raise
+
+    # ---- exchange 2: share keys -----------------------------------------------------------------------------
+
+    def _share_keys(self, message: Roster, roster_hash: bytes) -> Sequence[Event]:
+        params, secrets = self._params, self._held()
+        if message.keys.get(self._me) != secrets.advertisement:
+            raise FaultyServerError("the roster does not carry this client's own keys")
+        self._enough(len(message.keys), "advertised keys")
+        raw = [key for keys in message.keys.values() for key in (keys.channel_key, keys.mask_key)]
+        if len(set(raw)) != len(raw):
+            raise FaultyServerError("two keys of the roster are the same: someone stands in for another client")
+        self._roster = message.keys
+        self._roster_hash = roster_hash
+        mask_shares, self_shares = self._split(secrets.mask_seed), self._split(secrets.self_seed)
+        mine = params.point(self._me) - 1
+        self._own_shares = (mask_shares[mine], self_shares[mine])
+        boxes: dict[ClientId, Sealed] = {}
+        for other, keys in message.keys.items():
+            if other != self._me:
+                at = params.point(other) - 1
+                boxes[other] = self._seal_for(other, keys, mask_shares[at] + self_shares[at])
+        return [self._send(Kind.SHARE_KEYS, EncryptedShares(boxes).encode())]
+
+    def _split(self, secret: bytes) -> list[bytes]:
+        """Shares for every invited client, in the order of their points."""
+        params = self._params
+        return shamir.split(secret, points=len(params.clients), threshold=params.threshold, entropy=self._entropy)
+
+    def _seal_for(self, other: ClientId, keys: AdvertiseKeys, shares: bytes) -> Sealed:
+        params, me = self._params, self._me
+        info = masking.shares_box_info(params, self._roster_hash, me, other)
+        shares_box = self._entropy.seal(self._key_of(other, keys.channel_key), shares, info)
+        if me > other:
+            return Sealed(shares_box, None)
+        # The lower id makes the pair's secret and seals it to the higher one's mask key, so that either seed opens it.
+        secret = masking.pair_secret(params, self._held().mask_seed, me, other)
+        self._pair_keys[other] = masking.pair_stream_key(params, secret, me, other)
+        info = masking.pair_box_info(params, self._roster_hash, me, other)
+        return Sealed(shares_box, self._entropy.seal(self._key_of(other, keys.mask_key), secret, info))
+
+    def _key_of(self, other: ClientId, raw: bytes) -> PublicKey:
+        try:
+            return public_key(self._params.suite, raw)
+        except DecodeError as error:
+            raise FaultyClientError(f"client {other} advertised something that is no key: {error}", [other]) from None
+
+    # ---- exchange 3: masked input ---------------------------------------------------------------------------
+
+    def _take_shares(self, message: EncryptedShares) -> Sequence[Event]:
+        params, secrets = self._params, self._held()
+        if not message.boxes.keys() <= self._roster.keys():
+            raise FaultyServerError("shares were delivered from a client that is not on the roster")
+        self._enough(len(message.boxes) + 1, "shared keys")
+        self._inbox = message.boxes
+        for other, sealed in message.boxes.items():
+            if sealed.pair is None:
+                continue
+            info = masking.pair_box_info(params, self._roster_hash, other, self._me)
+            try:
+                secret = unseal(secrets.mask_private, sealed.pair, info)
+            except AuthenticationError:
+                raise FaultyClientError(
+                    f"the mask secret from client {other} does not open (made for another roster or model, or damaged)",
+                    [other],
+                ) from None
+            self._pair_keys[other] = masking.pair_stream_key(params, secret, other, self._me)
+        return [NeedInput()] if self._packed is None else self._mask(self._packed)
+
+    def _mask(self, vector: RingVector) -> Sequence[Event]:
+        """Mask ``vector`` in place and send it."""
+        params = self._params
+        self._advance("mask")
+        me, peers = self._me, self._inbox.keys()
+        # [BIK+17, §4.0.2]: y = x + PRG(b_i) + Σ_{j>i} PRG(m_ij) − Σ_{j<i} PRG(m_ij)
+        add = [masking.self_stream_key(params, me, self._held().self_seed)]
+        add += [self._pair_keys[other] for other in peers if other > me]
+        accumulate(vector, add, [self._pair_keys[other] for other in peers if other < me])
+        self._packed = None
+        self._pair_keys = {}
+        return [self._send(Kind.MASKED_INPUT, MaskedInput(vector).encode())]
+
+    # ---- exchange 4: unmask ---------------------------------------------------------------------------------
+
+    def _unmask(self, message: UnmaskRequest) -> Sequence[Event]:
+        survivors, dropped = set(message.survivors), set(message.dropped)
+        if survivors & dropped:
+            raise FaultyServerError("a client is listed as surviving and as dropped: both would open its input")
+        if self._me in dropped:
+            raise FaultyServerError("this client is listed as dropped, but it sent its masked input")
+        if survivors | dropped != self._inbox.keys() | {self._me}:
+            raise FaultyServerError("the lists do not name exactly the clients that shared keys")
+        self._enough(len(survivors), "survived")
+        shares = tuple(self._share_for(client, client in survivors) for client in sorted(survivors | dropped))
+        answer = self._send(Kind.UNMASK_SHARES, UnmaskShares(shares).encode())
+        self._drop_secrets()
+        return [answer, Completed()]
+
+    def _share_for(self, client: ClientId, survived: bool) -> bytes | None:
+        """A survivor's self-mask share or a dropped client's mask-seed share: one kind, never both."""
+        if client == self._me:
+            return self._own_shares[1]
+        info = masking.shares_box_info(self._params, self._roster_hash, client, self._me)
+        try:
+            pair = unseal(self._held().channel_private, self._inbox[client].shares, info)
+        except AuthenticationError:
+            return None  # told to the server as missing; it names the dealer if the others' shares do not suffice
+        return pair[shamir.SHARE_BYTES :] if survived else pair[: shamir.SHARE_BYTES]
+
+    # ---- the rest -------------------------------------------------------------------------------------------
+
+    def _end(self, message: Abort) -> Sequence[Event]:
+        self._drop_secrets()
+        if message.reason == Abort.TOO_FEW_CLIENTS:
+            return [Aborted(TooFewClientsError("the server ended the session: too few clients are left"))]
+        return [Aborted(FaultyClientError("the server ended the session: clients broke the protocol"))]
+
+    def _enough(self, count: int, what: str) -> None:
+        if count < self._minimum:
+            raise TooFewClientsError(f"{count} clients {what}; this client takes part with at least {self._minimum}")
+
+    def _held(self) -> _Secrets:
+        if self._secrets is None:
+            raise LocalProtocolError("this session is over: its secrets are gone")
+        return self._secrets
+
+    def _drop_secrets(self) -> None:
+        self._secrets = self._packed = None
+        self._pair_keys, self._inbox, self._own_shares = {}, {}, (b"", b"")
+
+    def _send(self, kind: Kind, body: bytes | memoryview) -> Send:
+        return Send(SERVER, seal_frame(PROTOCOL, kind, self._params.context_hash, self._me, SERVER, body))
+
+    def _decode(self, kind: Kind, envelope: Envelope) -> Roster | EncryptedShares | UnmaskRequest | Abort:
+        body, params = envelope.body, self._params
+        if kind is Kind.ROSTER:
+            return Roster.decode(body, params)
+        if kind is Kind.DELIVER_SHARES:
+            return EncryptedShares.decode(body, params, owner=self._me, owner_sends=False)
+        if kind is Kind.UNMASK_REQUEST:
+            return UnmaskRequest.decode(body, params)
+        return Abort.decode(body, params)
+
+
+class _Secrets:
+    """The three seeds of one client in one session and the keys derived from them."""
+
+    def __init__(self, params: Params, me: ClientId, entropy: Entropy) -> None:
+        self.mask_seed = entropy.token(SEED_BYTES)  # s_i, Shamir-shared
+        self.self_seed = entropy.token(SEED_BYTES)  # b_i, Shamir-shared
+        channel_seed = entropy.token(SEED_BYTES)  # c_i, never shared
+        self.mask_private: PrivateKey
+        self.mask_private, mask_public = masking.mask_key_pair(params, me, self.mask_seed)
+        self.channel_private, channel_public = masking.channel_key_pair(params, me, channel_seed)
+        self.advertisement = AdvertiseKeys(
+            channel_public.raw, mask_public.raw, masking.self_commitment(params, me, self.self_seed)
+        )
+
+    def __repr__(self) -> str:
+        return "<redacted>"

@@ -1,0 +1,77 @@
+"""Keys and masks of the masked sum: what client and server both derive. SPEC: protocols/secagg/SPEC.md §4, §5.
+
+Legend: s_i the seed of client i's pairwise masks (Shamir-shared), b_i its self-mask seed (Shamir-shared), c_i the
+seed of its channel key (never shared), m_ij = m_ji the secret of a pair, C the context hash, R the roster hash.
+
+    masked input of i = pack(x_i) + stream(b_i) + Σ_{j>i} stream(m_ij) − Σ_{j<i} stream(m_ij)   (mod 2^64)
+
+[BIK+17] Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, §4.
+"""
+
+from __future__ import annotations
+
+from securefl.primitives.kdf import Label, commit, derive, info_bytes, tuple_hash
+from securefl.primitives.kem import PrivateKey, PublicKey, key_pair
+from securefl.primitives.prg import KEY_BYTES
+from securefl.secagg.params import Params
+from securefl.types import ClientId
+from securefl.wire import Buffer
+
+__all__ = [
+    "channel_key_pair",
+    "mask_key_pair",
+    "pair_box_info",
+    "pair_secret",
+    "pair_stream_key",
+    "roster_hash",
+    "self_commitment",
+    "self_stream_key",
+    "shares_box_info",
+]
+
+
+def _id(client: ClientId) -> bytes:
+    return client.to_bytes(4, "big")
+
+
+def mask_key_pair(params: Params, client: ClientId, seed: bytes) -> tuple[PrivateKey, PublicKey]:
+    """The key pair other clients seal pair secrets to; whoever reconstructs s_i can derive it and check it."""
+    return key_pair(params.suite, derive(seed, Label.MASK_KEY, params.context_hash, _id(client)))
+
+
+def channel_key_pair(params: Params, client: ClientId, seed: bytes) -> tuple[PrivateKey, PublicKey]:
+    """The key pair shares are sealed to. Its seed is never shared: opening s_i must not open other clients' shares."""
+    return key_pair(params.suite, derive(seed, Label.CHANNEL_KEY, params.context_hash, _id(client)))
+
+
+def self_commitment(params: Params, client: ClientId, seed: bytes) -> bytes:
+    """32 bytes that bind client i to b_i before shares are dealt."""
+    return commit(Label.SELF_COMMITMENT, seed, params.context_hash, _id(client))
+
+
+def roster_hash(params: Params, body: Buffer) -> bytes:
+    """R: both ends of every seal must have seen the same list of keys."""
+    return tuple_hash(Label.ROSTER, params.context_hash, bytes(body))
+
+
+def pair_secret(params: Params, low_seed: bytes, low: ClientId, high: ClientId) -> bytes:
+    """m_ij, from the lower client's s_i: the server can derive it when the lower one drops."""
+    return derive(low_seed, Label.PAIR_SECRET, params.context_hash, _id(low), _id(high))
+
+
+def pair_stream_key(params: Params, secret: bytes, low: ClientId, high: ClientId) -> bytes:
+    """The AES key of the pair's mask. The context holds the model's hash: with different models masks do not cancel."""
+    return derive(secret, Label.PAIR_STREAM, params.context_hash, _id(low), _id(high), length=KEY_BYTES)
+
+
+def self_stream_key(params: Params, client: ClientId, seed: bytes) -> bytes:
+    """The AES key of client i's self mask."""
+    return derive(seed, Label.SELF_STREAM, params.context_hash, _id(client), length=KEY_BYTES)
+
+
+def shares_box_info(params: Params, roster: bytes, sender: ClientId, recipient: ClientId) -> bytes:
+    return info_bytes(Label.SHARES_BOX, params.context_hash, roster, _id(sender), _id(recipient))
+
+
+def pair_box_info(params: Params, roster: bytes, low: ClientId, high: ClientId) -> bytes:
+    return info_bytes(Label.PAIR_BOX, params.context_hash, roster, _id(low), _id(high))

@@ -1,0 +1,135 @@
+"""What one session of the masked sum is about, fixed and checked before anything is sent. SPEC: protocols/secagg/SPEC.md §3."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Final
+
+from securefl.encoding.ring import Lanes
+from securefl.errors import ConfigurationError
+from securefl.machine import RoundContext
+from securefl.primitives.kdf import Label, tuple_hash
+from securefl.primitives.kem import Suite
+from securefl.types import ClientId
+
+__all__ = ["PROTOCOL", "Adversary", "Graph", "Params"]
+
+#: This protocol's number in the envelope.
+PROTOCOL: Final = 1
+MAX_CLIENTS: Final = 2**16
+MAX_SESSION_BYTES: Final = 64
+
+
+class Adversary(Enum):
+    """Against whom the inputs are protected. Numbers are on the wire."""
+
+    SEMI_HONEST = 1
+
+
+class Graph(Enum):
+    """Which clients share a mask. Numbers are on the wire."""
+
+    COMPLETE = 1
+
+
+@dataclass(frozen=True)
+class Params:
+    """Everything that all parties of a session must agree on.
+
+    ``clients``: the invited cohort, ascending ids in 1 … 2^32 − 1, at least two. ``dimension``: integers per
+    client. ``max_value``: the largest integer a client may give. ``threshold``: t, the least number of survivors
+    and the number of shares that open a secret; default: the smallest majority, floor(n/2) + 1. ``session``: 1 to
+    64 bytes that name the run; ``round``: its round. ``model_hash``: 32 bytes.
+
+    Raises :class:`ConfigurationError` for anything that cannot work. A threshold of n/2 or less is refused unless
+    ``allow_minority_threshold``: two disjoint halves of the cohort could then each open a secret of the same client.
+    """
+
+    clients: tuple[ClientId, ...]
+    dimension: int
+    max_value: int
+    threshold: int = 0
+    session: bytes = b"session"
+    round: int = 0
+    model_hash: bytes = bytes(32)
+    suite: Suite = Suite.MLKEM768_X25519
+    adversary: Adversary = Adversary.SEMI_HONEST
+    graph: Graph = Graph.COMPLETE
+    allow_minority_threshold: bool = False
+
+    def __post_init__(self) -> None:
+        n = len(self.clients)
+        if not 2 <= n <= MAX_CLIENTS:
+            raise ConfigurationError(f"a masked sum needs 2 to {MAX_CLIENTS} clients, got {n}")
+        if any(not 0 < i < 2**32 for i in self.clients) or list(self.clients) != sorted(set(self.clients)):
+            raise ConfigurationError("client ids must be distinct, ascending and within 1 to 2**32 - 1")
+        if not self.threshold:
+            object.__setattr__(self, "threshold", n // 2 + 1)
+        if not 2 <= self.threshold <= n:
+            raise ConfigurationError(f"the threshold must be 2 to {n} (the number of clients), got {self.threshold}")
+        if 2 * self.threshold <= n and not self.allow_minority_threshold:
+            raise ConfigurationError(
+                f"a threshold of {self.threshold} is not a majority of {n} clients: "
+                f"use at least {n // 2 + 1}, or allow_minority_threshold=True if no client colludes with the server"
+            )
+        if not 1 <= len(self.session) <= MAX_SESSION_BYTES:
+            raise ConfigurationError(f"a session name has 1 to {MAX_SESSION_BYTES} bytes, got {len(self.session)}")
+        if not 0 <= self.round < 2**32:
+            raise ConfigurationError(f"the round must be within 0 to 2**32 - 1, got {self.round}")
+        if len(self.model_hash) != 32:
+            raise ConfigurationError(f"a model hash has 32 bytes, got {len(self.model_hash)}")
+        _ = self.lanes  # raises when the sum does not fit
+
+    @classmethod
+    def of(cls, context: RoundContext, suite: Suite = Suite.MLKEM768_X25519) -> Params:
+        """The parameters of one round of the pipeline."""
+        return cls(
+            clients=context.clients,
+            dimension=context.dimension,
+            max_value=context.max_value,
+            threshold=context.threshold,
+            session=context.session,
+            round=context.round,
+            model_hash=context.model_hash,
+            suite=suite,
+        )
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        """How the integers are packed; headroom is for the whole invited cohort."""
+        return Lanes(self.dimension, self.max_value, len(self.clients))
+
+    @cached_property
+    def context_hash(self) -> bytes:
+        """32 bytes over every field: it enters every key and every frame. SPEC §3."""
+        return tuple_hash(
+            Label.CONTEXT,
+            b"secagg",
+            self.session,
+            self.round.to_bytes(4, "big"),
+            bytes([self.suite.code, self.adversary.value, self.graph.value]),
+            self.threshold.to_bytes(4, "big"),
+            self.dimension.to_bytes(8, "big"),
+            self.max_value.to_bytes(8, "big"),
+            b"".join(i.to_bytes(4, "big") for i in self.clients),
+            self.model_hash,
+        )
+
+    def point(self, client: ClientId) -> int:
+        """A client's Shamir point: its place in the invited cohort, from 1. Never taken from the wire."""
+        return self._points[client]
+
+    @cached_property
+    def _points(self) -> dict[ClientId, int]:
+        return {client: at for at, client in enumerate(self.clients, start=1)}
+
+    def __contains__(self, client: object) -> bool:
+        return client in self._points
+
+    @property
+    def value_bits(self) -> int:
+        """Bits of the largest value."""
+        return math.ceil(math.log2(self.max_value + 1))

@@ -1,0 +1,239 @@
+"""The server of the masked sum, without IO. SPEC: protocols/secagg/SPEC.md §5 (steps), §7 (states and checks).
+
+It holds one packed vector: masked inputs are added as they arrive and forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from enum import Enum, auto
+
+import numpy as np
+
+from securefl.errors import DecodeError, FaultyClientError, LocalProtocolError, TooFewClientsError
+from securefl.machine import Aborted, Completed, Event, Machine, Send, SumResult, TransitionTable
+from securefl.secagg import unmasking
+from securefl.secagg.messages import (
+    Abort,
+    AdvertiseKeys,
+    EncryptedShares,
+    Kind,
+    MaskedInput,
+    Roster,
+    Sealed,
+    UnmaskRequest,
+    UnmaskShares,
+    server_limits,
+)
+from securefl.secagg.masking import roster_hash
+from securefl.secagg.params import PROTOCOL, Params
+from securefl.types import SERVER, ClientId, IntegerVector, RingVector
+from securefl.wire import Buffer, Envelope, open_frame, seal_frame
+
+__all__ = ["Server"]
+
+
+class State(Enum):
+    NEW = auto()
+    ADVERTISE = auto()
+    SHARE = auto()
+    MASK = auto()
+    UNMASK = auto()
+    FINISHED = auto()
+    ABORTED = auto()
+
+
+#: Triggers: message kinds received, and local calls. ``close`` ends an exchange with enough clients, ``fail`` without.
+SERVER_TRANSITIONS: TransitionTable = {
+    State.NEW: {"start": State.ADVERTISE},
+    State.ADVERTISE: {"ADVERTISE_KEYS": State.ADVERTISE, "close": State.SHARE, "fail": State.ABORTED},
+    State.SHARE: {"SHARE_KEYS": State.SHARE, "close": State.MASK, "fail": State.ABORTED},
+    State.MASK: {"MASKED_INPUT": State.MASK, "close": State.UNMASK, "fail": State.ABORTED},
+    State.UNMASK: {"UNMASK_SHARES": State.UNMASK, "close": State.FINISHED, "fail": State.ABORTED},
+    State.FINISHED: {},
+    State.ABORTED: {},
+}
+
+
+class Server(Machine):
+    """The aggregator in one session: :meth:`start`, :meth:`receive` frames, :meth:`close_round` when time is up.
+
+    The caller owns time: an exchange stays open until ``close_round``, which drops whoever has not answered;
+    :attr:`waiting_for` says who that would be. The last ``close_round`` gives ``Completed(SumResult)`` or ``Aborted``.
+    The transport must make sure that a frame's sender is who sent it. One object serves one session.
+    """
+
+    TRANSITIONS = SERVER_TRANSITIONS
+    INITIAL = State.NEW
+
+    def __init__(self, params: Params) -> None:
+        super().__init__()
+        self._params = params
+        self._expected: set[ClientId] = set()
+        self._answered: dict[ClientId, bytes] = {}
+        self._keys: dict[ClientId, AdvertiseKeys] = {}
+        self._roster_hash = b""
+        self._boxes: dict[ClientId, dict[ClientId, Sealed]] = {}  # by sender, then recipient
+        self._total: RingVector | None = None
+        self._survivors: tuple[ClientId, ...] = ()
+        self._shares: dict[ClientId, UnmaskShares] = {}
+
+    @property
+    def waiting_for(self) -> Collection[ClientId]:
+        """Clients that were asked in the present exchange and have not answered, ascending."""
+        return tuple(sorted(self._expected - self._answered.keys()))
+
+    def start(self) -> Sequence[Event]:
+        """Open the session: the first exchange waits for the keys of all invited clients."""
+        self._advance("start")
+        self._open(self._params.clients)
+        return ()
+
+    def receive(self, frame: Buffer) -> Sequence[Event]:
+        """Take one frame from a client; answers come from :meth:`close_round`.
+
+        Raises :class:`DecodeError` for bytes that are not a message of this session and :class:`FaultyClientError`
+        for one that does not belong here; either way nothing changes and the session goes on. A repeated frame is
+        ignored.
+        """
+        envelope = open_frame(
+            frame,
+            protocol=PROTOCOL,
+            context=self._params.context_hash,
+            recipient=SERVER,
+            limits=server_limits(self._params),
+        )
+        kind, sender = Kind(envelope.kind), envelope.sender
+        if sender not in self._params:
+            raise FaultyClientError(f"party {sender} was not invited", [sender])
+        if kind.name not in self.TRANSITIONS[self._state] or sender not in self._expected:
+            raise FaultyClientError(
+                f"{kind.name} from client {sender} does not belong to state {self._state.name}: late, early or dropped",
+                [sender],
+            )
+        if sender in self._answered:
+            if self._answered[sender] == envelope.digest:
+                return ()
+            raise FaultyClientError(f"client {sender} sent two different {kind.name} messages", [sender])
+        self._take(kind, envelope)
+        self._answered[sender] = envelope.digest
+        return ()
+
+    def close_round(self) -> Sequence[Event]:
+        """End the present exchange with those who answered; the others are dropped.
+
+        Returns what to send next, or ``Aborted(TooFewClientsError)`` with a notice to every client when fewer than
+        the threshold are left.
+        """
+        self._check("close")
+        left, needed = len(self._answered), self._params.threshold
+        if left < needed:
+            return self._fail(
+                TooFewClientsError(f"{left} clients are left in {self._state.name}; the threshold is {needed}"),
+                Abort.TOO_FEW_CLIENTS,
+            )
+        step = {
+            State.ADVERTISE: self._publish_roster,
+            State.SHARE: self._route_shares,
+            State.MASK: self._request_unmask,
+            State.UNMASK: self._open_sum,
+        }[State(self._state)]
+        return step()
+
+    # ---- taking messages ------------------------------------------------------------------------------------
+
+    def _take(self, kind: Kind, envelope: Envelope) -> None:
+        params, sender, body = self._params, envelope.sender, envelope.body
+        if kind is Kind.ADVERTISE_KEYS:
+            self._keys[sender] = AdvertiseKeys.decode(body, params)
+        elif kind is Kind.SHARE_KEYS:
+            message = EncryptedShares.decode(body, params, owner=sender, owner_sends=True)
+            if message.boxes.keys() | {sender} != self._keys.keys():
+                raise FaultyClientError(
+                    f"client {sender} did not share with exactly the clients of the roster", [sender]
+                )
+            self._boxes[sender] = message.boxes
+        elif kind is Kind.MASKED_INPUT:
+            words = MaskedInput.decode(body, params).words
+            if self._total is None:
+                self._total = words.astype(np.uint64)
+            else:
+                np.add(self._total, words, out=self._total)
+        else:
+            shares = UnmaskShares.decode(body, params)
+            if len(shares.shares) != len(self._boxes):
+                raise FaultyClientError(
+                    f"client {sender} sent {len(shares.shares)} of {len(self._boxes)} shares", [sender]
+                )
+            self._shares[sender] = shares
+
+    # ---- closing exchanges ----------------------------------------------------------------------------------
+
+    def _publish_roster(self) -> Sequence[Event]:
+        self._advance("close")
+        body = Roster(self._keys).encode()
+        self._roster_hash = roster_hash(self._params, body)
+        self._open(self._keys)
+        return [self._send(Kind.ROSTER, client, body) for client in sorted(self._keys)]
+
+    def _route_shares(self) -> Sequence[Event]:
+        self._advance("close")
+        sharing = sorted(self._boxes)
+        self._open(sharing)
+        return [
+            self._send(
+                Kind.DELIVER_SHARES,
+                recipient,
+                EncryptedShares({s: self._boxes[s][recipient] for s in sharing if s != recipient}).encode(),
+            )
+            for recipient in sharing
+        ]
+
+    def _request_unmask(self) -> Sequence[Event]:
+        self._advance("close")
+        self._survivors = tuple(sorted(self._answered))
+        dropped = tuple(client for client in sorted(self._boxes) if client not in self._answered)
+        self._open(self._survivors)
+        body = UnmaskRequest(self._survivors, dropped).encode()
+        return [self._send(Kind.UNMASK_REQUEST, client, body) for client in self._survivors]
+
+    def _open_sum(self) -> Sequence[Event]:
+        try:
+            values, suspects = self._unmasked()
+        except FaultyClientError as error:
+            return self._fail(error, Abort.FAULTY_CLIENTS)
+        self._advance("close")
+        self._forget()
+        return [Completed(SumResult(values, self._survivors, suspects))]
+
+    def _unmasked(self) -> tuple[IntegerVector, tuple[ClientId, ...]]:
+        if self._total is None:  # pragma: no cover - an exchange closes only with answers
+            raise LocalProtocolError("no masked input was summed")
+        params, total = self._params, self._total
+        opened = unmasking.open_seeds(params, self._keys, tuple(sorted(self._boxes)), self._survivors, self._shares)
+        unmasking.remove_masks(params, total, self._boxes, self._roster_hash, self._survivors, opened)
+        try:
+            values = params.lanes.unpack(total)
+            if int(values.max()) > len(self._survivors) * params.max_value:
+                raise DecodeError("a sum exceeds what the survivors can have given")
+        except DecodeError as error:
+            raise FaultyClientError(f"the masks did not cancel: {error}; a client used keys it did not share") from None
+        return values, opened.suspects
+
+    # ---- the rest -------------------------------------------------------------------------------------------
+
+    def _open(self, clients: Collection[ClientId]) -> None:
+        self._expected, self._answered = set(clients), {}
+
+    def _fail(self, error: TooFewClientsError | FaultyClientError, reason: int) -> Sequence[Event]:
+        self._advance("fail")
+        notices = [self._send(Kind.ABORT, client, Abort(reason).encode()) for client in sorted(self._expected)]
+        self._forget()
+        return [*notices, Aborted(error, getattr(error, "clients", ()))]
+
+    def _forget(self) -> None:
+        self._expected, self._answered, self._total = set(), {}, None
+        self._keys, self._boxes, self._shares = {}, {}, {}
+
+    def _send(self, kind: Kind, to: ClientId, body: bytes) -> Send:
+        return Send(to, seal_frame(PROTOCOL, kind, self._params.context_hash, SERVER, to, body))

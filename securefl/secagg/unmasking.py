@@ -1,0 +1,165 @@
+"""Opening the seeds at the server, checking them, naming who lied, and taking the masks off the sum.
+
+SPEC: protocols/secagg/SPEC.md §5.4. [BIK+17, Fig. 4, round 4]; the commitments and the search for wrong shares are ours.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, islice
+from typing import Final
+
+from securefl.errors import AuthenticationError, DecodeError, FaultyClientError
+from securefl.primitives import shamir
+from securefl.primitives.kem import unseal
+from securefl.primitives.prg import accumulate
+from securefl.secagg import masking
+from securefl.secagg.messages import AdvertiseKeys, Sealed, UnmaskShares
+from securefl.secagg.params import Params
+from securefl.types import ClientId, RingVector
+
+__all__ = ["OpenedSeeds", "open_seeds", "remove_masks"]
+
+#: Subsets tried when shares are wrong; enough for one liar among 1,000 responders or two among 60.
+_MAX_SUBSETS: Final = 2048
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class OpenedSeeds:
+    """``self_seeds`` of the survivors, ``mask_seeds`` of the dropped, and the clients whose shares did not fit."""
+
+    self_seeds: dict[ClientId, bytes]
+    mask_seeds: dict[ClientId, bytes]
+    suspects: tuple[ClientId, ...] = field(default=())
+
+
+def open_seeds(
+    params: Params,
+    keys: Mapping[ClientId, AdvertiseKeys],
+    sharing: Sequence[ClientId],
+    survivors: Sequence[ClientId],
+    responses: Mapping[ClientId, UnmaskShares],
+) -> OpenedSeeds:
+    """Reconstruct one seed per client that shared keys, each checked against what the client committed to.
+
+    Raises :class:`FaultyClientError` naming the dealer when no set of ``threshold`` shares gives its seed.
+    """
+    alive = frozenset(survivors)
+    solver = _Solver(params)
+    self_seeds: dict[ClientId, bytes] = {}
+    mask_seeds: dict[ClientId, bytes] = {}
+    for at, dealer in enumerate(sharing):
+        shares: dict[int, int] = {}
+        for responder, response in responses.items():
+            raw = response.shares[at]
+            if raw is None:
+                continue
+            try:
+                shares[params.point(responder)] = shamir.share_from_bytes(raw)
+            except DecodeError:
+                solver.suspect(responder)
+        survived = dealer in alive
+        check = _self_check(params, dealer, keys) if survived else _mask_check(params, dealer, keys)
+        (self_seeds if survived else mask_seeds)[dealer] = solver.open(dealer, shares, check)
+    return OpenedSeeds(self_seeds, mask_seeds, solver.suspects)
+
+
+def _self_check(params: Params, dealer: ClientId, keys: Mapping[ClientId, AdvertiseKeys]) -> Callable[[bytes], bool]:
+    return lambda seed: hmac.compare_digest(masking.self_commitment(params, dealer, seed), keys[dealer].commitment)
+
+
+def _mask_check(params: Params, dealer: ClientId, keys: Mapping[ClientId, AdvertiseKeys]) -> Callable[[bytes], bool]:
+    return lambda seed: hmac.compare_digest(masking.mask_key_pair(params, dealer, seed)[1].raw, keys[dealer].mask_key)
+
+
+class _Solver:
+    """Interpolates many secrets over mostly the same points: coefficients are computed once per set of points."""
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._cache: dict[tuple[int, ...], shamir.Interpolation] = {}
+        self._suspects: set[ClientId] = set()
+
+    @property
+    def suspects(self) -> tuple[ClientId, ...]:
+        return tuple(sorted(self._suspects))
+
+    def suspect(self, client: ClientId) -> None:
+        self._suspects.add(client)
+
+    def open(self, dealer: ClientId, shares: Mapping[int, int], check: Callable[[bytes], bool]) -> bytes:
+        """The dealer's seed. Points that do not lie on the opened polynomial become suspects."""
+        for points in islice(self._subsets(sorted(shares)), _MAX_SUBSETS):
+            interpolation = self._at(points)
+            try:
+                seed = interpolation.secret(shares)
+            except AuthenticationError:
+                continue
+            if check(seed):
+                if points != tuple(sorted(shares))[: self._params.threshold]:
+                    self._name_liars(interpolation, shares)
+                return seed
+        raise FaultyClientError(
+            f"the seed of client {dealer} cannot be opened: {len(shares)} shares came, "
+            f"{self._params.threshold} right ones are needed; the client dealt wrong shares or others returned them",
+            [dealer, *self._suspects],
+        )
+
+    def _subsets(self, points: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Sets of t points: first the lowest t that are not suspected, then leaving out one more point, then two …"""
+        t = self._params.threshold
+        trusted = [x for x in points if self._params.clients[x - 1] not in self._suspects]
+        pool = trusted if len(trusted) >= t else list(points)
+        for left_out in range(len(pool) - t + 1):
+            seen = set()
+            for out in combinations(pool, left_out):
+                subset = tuple(x for x in pool if x not in out)[:t]
+                if subset not in seen:
+                    seen.add(subset)
+                    yield subset
+
+    def _at(self, points: tuple[int, ...]) -> shamir.Interpolation:
+        if points not in self._cache:
+            self._cache[points] = shamir.Interpolation(points)
+        return self._cache[points]
+
+    def _name_liars(self, interpolation: shamir.Interpolation, shares: Mapping[int, int]) -> None:
+        for x, value in shares.items():
+            if x not in interpolation.points and interpolation.value_at(x, shares) != value:
+                self.suspect(self._params.clients[x - 1])
+
+
+def remove_masks(
+    params: Params,
+    total: RingVector,
+    boxes: Mapping[ClientId, Mapping[ClientId, Sealed]],
+    roster_hash: bytes,
+    survivors: Sequence[ClientId],
+    opened: OpenedSeeds,
+) -> None:
+    """Take the survivors' self masks, and what the dropped clients' pairwise masks left, off ``total``, in place.
+
+    Raises :class:`FaultyClientError` naming the sender of a pair box that does not open.
+    """
+    subtract = [masking.self_stream_key(params, i, seed) for i, seed in opened.self_seeds.items()]
+    add = []
+    for gone, seed in opened.mask_seeds.items():
+        private, _ = masking.mask_key_pair(params, gone, seed)
+        for i in survivors:
+            if i < gone:
+                # i added the mask; its secret is in the box that i sealed to the dropped client's mask key
+                sealed = boxes[i][gone].pair or b""
+                try:
+                    secret = unseal(private, sealed, masking.pair_box_info(params, roster_hash, i, gone))
+                except AuthenticationError:
+                    raise FaultyClientError(
+                        f"the mask secret of client {i} for client {gone} does not open", [i]
+                    ) from None
+                subtract.append(masking.pair_stream_key(params, secret, i, gone))
+            else:
+                # i subtracted the mask, whose secret comes from the dropped client's own seed
+                secret = masking.pair_secret(params, seed, gone, i)
+                add.append(masking.pair_stream_key(params, secret, gone, i))
+    accumulate(total, add, subtract)
