@@ -123,11 +123,11 @@ class PlainServer(Machine):
         if sender not in self._context.clients or envelope.body.nbytes != limits[INPUT]:
             raise FaultyClientError(f"party {sender} is not invited, or sent a vector of another size", [sender])
         if sender in self._answered:
-            if self._answered[sender] == envelope.digest:
+            if self._answered[sender] == envelope.checksum:
                 return ()
             raise FaultyClientError(f"client {sender} sent two different inputs", [sender])
         self._total += np.frombuffer(envelope.body, dtype="<u8")
-        self._answered[sender] = envelope.digest
+        self._answered[sender] = envelope.checksum
         return ()
 
     def close_round(self) -> Sequence[Event]:

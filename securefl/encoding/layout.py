@@ -71,7 +71,7 @@ class Layout:
     def flatten(self, tensors: Mapping[str, NDArray[np.floating]]) -> Update:
         """The flat vector, in the widest dtype of the layout. One copy is made.
 
-        Raises :class:`InvalidInputError` when the tensors do not have exactly this layout, naming the first that differs.
+        Raises :class:`InvalidInputError` when the tensors do not have exactly this layout, naming what differs.
         """
         if list(tensors) != [spec.name for spec in self.tensors]:
             raise InvalidInputError(f"the tensors are {list(tensors)}, expected {[spec.name for spec in self.tensors]}")

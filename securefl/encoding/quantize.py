@@ -80,11 +80,20 @@ class FixedPoint:
         """δ: the distance of two grid points."""
         return self.clip_range / self.half
 
-    def encode(self, update: Update, *, seed: bytes, scale: float = 1.0, clip: bool = False) -> Quantized:
+    def encode(
+        self,
+        update: Update,
+        *,
+        seed: bytes,
+        scale: float = 1.0,
+        clip: bool = False,
+        out: IntegerVector | None = None,
+    ) -> Quantized:
         """Integers of a flat ``update`` (float32 or float64 [d]), each value multiplied by ``scale`` in (0, 1].
 
         ``seed``: 32 secret bytes, used for this update only. ``clip``: clamp values beyond the clip range and
-        count them, instead of raising. Raises :class:`InvalidInputError` for values that cannot be encoded.
+        count them, instead of raising. ``out``: uint64[d] to write to, instead of a new vector.
+        Raises :class:`InvalidInputError` for values that cannot be encoded.
         """
         if update.ndim != 1:
             raise InvalidInputError(f"expected a flat vector, got shape {update.shape}")
@@ -99,7 +108,7 @@ class FixedPoint:
             )
         key = derive(seed, Label.ROUNDING_STREAM, length=KEY_BYTES)
         factor = scale * (self.half / self.clip_range)
-        values = np.empty(update.size, dtype=np.uint64)
+        values = np.empty(update.size, dtype=np.uint64) if out is None else out
         random = np.empty(_BLOCK // 2, dtype="<u8")
         work = np.empty(_BLOCK, dtype=np.float64)
         noise = np.empty(_BLOCK, dtype=np.float64)
@@ -108,8 +117,9 @@ class FixedPoint:
             piece = update[start : start + _BLOCK]
             x, u = work[: piece.size], noise[: piece.size]
             if beyond:
-                clipped += int(np.count_nonzero(np.abs(piece) > self.clip_range))
-                np.clip(piece, -self.clip_range, self.clip_range, out=x, casting="same_kind")
+                np.copyto(x, piece)  # in double first: the clip range rounded to float32 may lie outside the grid
+                clipped += int(np.count_nonzero(np.abs(x) > self.clip_range))
+                np.clip(x, -self.clip_range, self.clip_range, out=x)
                 np.multiply(x, factor, out=x)
             else:
                 np.multiply(piece, factor, out=x, dtype=np.float64)

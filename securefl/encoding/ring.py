@@ -108,13 +108,10 @@ class Lanes:
         return values
 
     def _stray(self, packed: RingVector) -> bool:
-        used = self.bits * self.per_word
-        if used < WORD_BITS and bool(np.any(packed >> np.uint64(used))):
-            return True
-        # the last words may have fewer lanes: the vector need not fill them
-        tail = self.dimension - (self.per_word - 1) * self.words
-        last = (self.per_word - 1) * self.bits
-        return tail < self.words and last > 0 and bool(np.any((packed[max(tail, 0) :] >> np.uint64(last))))
+        # the first (dimension mod W) words carry one lane more than the others
+        lanes, longer = divmod(self.dimension, self.words)
+        pieces = ((packed[:longer], (lanes + 1) * self.bits), (packed[longer:], lanes * self.bits))
+        return any(used < WORD_BITS and bool(np.any(piece >> np.uint64(used))) for piece, used in pieces)
 
 
 _BLOCK: Final = 1 << 14

@@ -16,6 +16,8 @@ __all__ = ["Entropy", "SystemEntropy"]
 
 
 class Entropy(Protocol):
+    """A source of secret randomness."""
+
     def token(self, length: int) -> bytes:
         """``length`` uniformly random bytes."""
         ...

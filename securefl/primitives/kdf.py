@@ -32,7 +32,6 @@ class Label(Enum):
     PAIR_BOX = b"securefl/v1/secagg/pair-box"
     SCHEMA = b"securefl/v1/encoding/schema"
     ROUNDING_STREAM = b"securefl/v1/encoding/rounding"
-    SEED_TREE = b"securefl/v1/seed-tree"
 
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:

@@ -54,6 +54,8 @@ _HPKE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
+    """A public key: its bytes on the wire, and OpenSSL's handle."""
+
     suite: Suite
     raw: bytes
     handle: X25519PublicKey | hpke.MLKEM768X25519PublicKey = field(repr=False, compare=False)
@@ -61,6 +63,8 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PrivateKey:
+    """A private key; it never prints."""
+
     suite: Suite
     handle: X25519PrivateKey | hpke.MLKEM768X25519PrivateKey
 

@@ -18,7 +18,7 @@ from securefl.errors import (
 from securefl.machine import Aborted, Completed, Event, Machine, NeedInput, Send, TransitionTable
 from securefl.primitives import shamir
 from securefl.primitives.entropy import Entropy, SystemEntropy
-from securefl.primitives.kem import SEED_BYTES, PrivateKey, PublicKey, public_key, unseal
+from securefl.primitives.kem import SEED_BYTES, PrivateKey, public_key, unseal
 from securefl.primitives.prg import accumulate
 from securefl.secagg import masking
 from securefl.secagg.messages import (
@@ -51,14 +51,15 @@ class State(Enum):
 
 
 #: Triggers: message kinds received, and local calls. ``provide`` may come as soon as the session has started.
+#: The server's ABORT may also reach a client that has answered everything, or that left by itself.
 CLIENT_TRANSITIONS: TransitionTable = {
     State.NEW: {"start": State.ADVERTISED},
     State.ADVERTISED: {"provide": State.ADVERTISED, "ROSTER": State.SHARED, "ABORT": State.ABORTED},
     State.SHARED: {"provide": State.SHARED, "DELIVER_SHARES": State.KEYED, "ABORT": State.ABORTED},
     State.KEYED: {"provide": State.KEYED, "mask": State.MASKED, "ABORT": State.ABORTED},
     State.MASKED: {"UNMASK_REQUEST": State.FINISHED, "ABORT": State.ABORTED},
-    State.FINISHED: {},
-    State.ABORTED: {},
+    State.FINISHED: {"ABORT": State.ABORTED},
+    State.ABORTED: {"ABORT": State.ABORTED},
 }
 
 
@@ -91,7 +92,8 @@ class Client(Machine):
         self._minimum = params.threshold if minimum_survivors is None else minimum_survivors
         if not params.threshold <= self._minimum <= len(params.clients):
             raise ConfigurationError(
-                f"minimum_survivors must be {params.threshold} (the threshold) to {len(params.clients)}, got {self._minimum}"
+                f"minimum_survivors must be {params.threshold} (the threshold) to {len(params.clients)}, "
+                f"got {self._minimum}"
             )
         if params.threshold < minimum_threshold:
             raise ConfigurationError(
@@ -145,12 +147,12 @@ class Client(Machine):
         kind = Kind(envelope.kind)
         if envelope.sender != SERVER:
             raise FaultyServerError(f"{kind.name} came from party {envelope.sender}; clients talk to the server only")
-        if self._seen.get(kind) == envelope.digest and kind is not Kind.UNMASK_REQUEST:
+        if self._seen.get(kind) == envelope.checksum and kind is not Kind.UNMASK_REQUEST:
             return ()  # the same frame again: transports may repeat
         if kind.name not in self.TRANSITIONS[self._state]:
             raise FaultyServerError(f"{kind.name} does not belong to state {self._state.name}: each step happens once")
         message = self._decode(kind, envelope)
-        self._seen[kind] = envelope.digest
+        self._seen[kind] = envelope.checksum
         self._advance(kind.name)
         try:
             match message:
@@ -197,18 +199,18 @@ class Client(Machine):
     def _seal_for(self, other: ClientId, keys: AdvertiseKeys, shares: bytes) -> Sealed:
         params, me = self._params, self._me
         info = masking.shares_box_info(params, self._roster_hash, me, other)
-        shares_box = self._entropy.seal(self._key_of(other, keys.channel_key), shares, info)
+        shares_box = self._seal_to(other, keys.channel_key, shares, info)
         if me > other:
             return Sealed(shares_box, None)
         # The lower id makes the pair's secret and seals it to the higher one's mask key, so that either seed opens it.
         secret = masking.pair_secret(params, self._held().mask_seed, me, other)
         self._pair_keys[other] = masking.pair_stream_key(params, secret, me, other)
         info = masking.pair_box_info(params, self._roster_hash, me, other)
-        return Sealed(shares_box, self._entropy.seal(self._key_of(other, keys.mask_key), secret, info))
+        return Sealed(shares_box, self._seal_to(other, keys.mask_key, secret, info))
 
-    def _key_of(self, other: ClientId, raw: bytes) -> PublicKey:
+    def _seal_to(self, other: ClientId, key: bytes, plaintext: bytes, info: bytes) -> bytes:
         try:
-            return public_key(self._params.suite, raw)
+            return self._entropy.seal(public_key(self._params.suite, key), plaintext, info)
         except DecodeError as error:
             raise FaultyClientError(f"client {other} advertised something that is no key: {error}", [other]) from None
 

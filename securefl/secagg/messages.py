@@ -1,7 +1,7 @@
 """The messages of the masked sum: one frozen dataclass each, with its length. SPEC: protocols/secagg/SPEC.md §6.
 
 Legend: n invited clients, m clients in a list, K public-key bytes of the suite, W words of the packed vector,
-S(x) bytes of a seal of x bytes. Lengths are of the body; a frame adds 88 bytes (wire SPEC §2).
+S(x) bytes of a seal of x bytes. Lengths are of the body; a frame adds 72 bytes (wire SPEC §2).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -54,7 +55,7 @@ def _ids(reader: Reader, params: Params, item_bytes: int) -> int:
 
 def _ascending(ids: Sequence[int], params: Params) -> tuple[ClientId, ...]:
     """Ids of a list: invited, distinct and ascending, so that a list has one encoding."""
-    if any(a >= b for a, b in zip(ids, ids[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(ids)):
         raise DecodeError("a list of client ids is not ascending, or repeats one")
     if any(i not in params for i in ids):
         raise DecodeError("a list names a client that was not invited")
@@ -162,7 +163,7 @@ class EncryptedShares:
 
     @classmethod
     def decode(cls, body: Buffer, params: Params, *, owner: ClientId, owner_sends: bool) -> EncryptedShares:
-        """``owner`` is the fixed end of all boxes: their sender in kind 3 (``owner_sends``), their recipient in kind 4."""
+        """``owner``: the fixed end of all boxes, their sender in kind 3 (``owner_sends``) or recipient in kind 4."""
         reader = Reader(body)
         ids: list[int] = []
         boxes: list[Sealed] = []

@@ -1,4 +1,4 @@
-"""What one session of the masked sum is about, fixed and checked before anything is sent. SPEC: protocols/secagg/SPEC.md §3."""
+"""What one session of the masked sum is about, checked before anything is sent. SPEC: protocols/secagg/SPEC.md §3."""
 
 from __future__ import annotations
 

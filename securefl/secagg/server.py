@@ -13,6 +13,7 @@ import numpy as np
 from securefl.errors import DecodeError, FaultyClientError, LocalProtocolError, TooFewClientsError
 from securefl.machine import Aborted, Completed, Event, Machine, Send, SumResult, TransitionTable
 from securefl.secagg import unmasking
+from securefl.secagg.masking import roster_hash
 from securefl.secagg.messages import (
     Abort,
     AdvertiseKeys,
@@ -25,7 +26,6 @@ from securefl.secagg.messages import (
     UnmaskShares,
     server_limits,
 )
-from securefl.secagg.masking import roster_hash
 from securefl.secagg.params import PROTOCOL, Params
 from securefl.types import SERVER, ClientId, IntegerVector, RingVector
 from securefl.wire import Buffer, Envelope, open_frame, seal_frame
@@ -112,11 +112,11 @@ class Server(Machine):
                 [sender],
             )
         if sender in self._answered:
-            if self._answered[sender] == envelope.digest:
+            if self._answered[sender] == envelope.checksum:
                 return ()
             raise FaultyClientError(f"client {sender} sent two different {kind.name} messages", [sender])
         self._take(kind, envelope)
-        self._answered[sender] = envelope.digest
+        self._answered[sender] = envelope.checksum
         return ()
 
     def close_round(self) -> Sequence[Event]:

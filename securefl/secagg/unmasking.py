@@ -1,6 +1,6 @@
 """Opening the seeds at the server, checking them, naming who lied, and taking the masks off the sum.
 
-SPEC: protocols/secagg/SPEC.md §5.4. [BIK+17, Fig. 4, round 4]; the commitments and the search for wrong shares are ours.
+SPEC: protocols/secagg/SPEC.md §5.4. [BIK+17, Fig. 4, round 4]; commitments and the search for wrong shares are ours.
 """
 
 from __future__ import annotations
@@ -108,17 +108,20 @@ class _Solver:
         )
 
     def _subsets(self, points: Sequence[int]) -> Iterator[tuple[int, ...]]:
-        """Sets of t points: first the lowest t that are not suspected, then leaving out one more point, then two …"""
+        """Sets of t points: first the lowest t that are not suspected, then leaving out one more point, then two …
+
+        The suspected come last: a dealer's wrong shares make honest clients suspects, and one of them may be needed.
+        """
         t = self._params.threshold
         trusted = [x for x in points if self._params.clients[x - 1] not in self._suspects]
-        pool = trusted if len(trusted) >= t else list(points)
-        for left_out in range(len(pool) - t + 1):
-            seen = set()
-            for out in combinations(pool, left_out):
-                subset = tuple(x for x in pool if x not in out)[:t]
-                if subset not in seen:
-                    seen.add(subset)
-                    yield subset
+        for pool in (trusted, points):
+            for left_out in range(len(pool) - t + 1):
+                seen = set()
+                for out in combinations(pool, left_out):
+                    subset = tuple(x for x in pool if x not in out)[:t]
+                    if subset not in seen:
+                        seen.add(subset)
+                        yield subset
 
     def _at(self, points: tuple[int, ...]) -> shamir.Interpolation:
         if points not in self._cache:

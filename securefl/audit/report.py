@@ -1,0 +1,106 @@
+"""A run's report: ``report.json`` for programs, ``report.html`` for people (one file, opens without a network)."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import securefl
+from securefl.errors import ConfigurationError, MissingExtraError
+from securefl.fl.interfaces import RoundRecord
+from securefl.fl.runner import FinishedRun
+
+__all__ = ["build", "render", "write"]
+
+_PACKAGES = ("numpy", "cryptography", "pycryptodome", "torch", "scikit-learn")
+
+
+def build(run: FinishedRun) -> dict[str, Any]:
+    """The report as JSON-ready values. Byte figures are means per client and round over the rounds that gave a sum."""
+    config, records = run.config, run.result.records
+    summed = [record for record in records if record.failed is None]
+    return {
+        "protect": config.protection.method,
+        "suite": config.protection.suite if config.protection.method == "masked" else None,
+        "rounds": len(records),
+        "failed_rounds": [{"round": r.round, "reason": r.failed} for r in records if r.failed is not None],
+        "clients": config.data.clients,
+        "threshold": config.protection.threshold_count(config.data.clients),
+        "survivors": [list(record.survivors) for record in records],
+        "accuracy": run.result.accuracy,
+        "accuracy_per_round": [record.accuracy for record in records],
+        "epsilon": None,
+        "delta": None,
+        "noise_multiplier": None,
+        "privacy": privacy_sentence(config.data.clients),
+        "upload_bytes_per_client": _mean(summed, "upload_bytes_per_client"),
+        "vector_bytes_per_client": _mean(summed, "vector_bytes_per_client"),
+        "download_bytes_per_client": _mean(summed, "download_bytes_per_client"),
+        "clipped_fraction": _mean(summed, "clipped_fraction"),
+        "parameters": run.parameters,
+        "model_hash": run.result.model_hash,
+        "seconds": sum(record.seconds for record in records),
+        "config": config.model_dump(mode="json"),
+        "versions": _versions(),
+    }
+
+
+def privacy_sentence(clients: int) -> str:
+    """What the sum itself gives away, in one line."""
+    return (
+        "no differential privacy: the server learns the sum of the survivors' updates exactly, "
+        f"and {clients} clients are too few for a useful user-level ε"
+        if clients < 100
+        else "no differential privacy: the server learns the sum of the survivors' updates exactly"
+    )
+
+
+def _mean(records: list[RoundRecord], name: str) -> float | None:
+    return fmean(getattr(record, name) or 0 for record in records) if records else None
+
+
+def _versions() -> dict[str, str]:
+    found = {"securefl": securefl.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # pragma: no cover - an extra that is not installed
+            continue
+    return found
+
+
+def render(report: dict[str, Any], run: FinishedRun) -> str:
+    """The report as one HTML page. Raises :class:`MissingExtraError` without jinja2 and matplotlib."""
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        from securefl.audit import figures
+    except ImportError as error:
+        raise MissingExtraError(f"report.html needs {error.name}: pip install 'securefl[report]'") from error
+    environment = Environment(
+        loader=PackageLoader("securefl.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    records = run.result.records
+    view = run.result.server_view
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        config=run.config,
+        records=records,
+        curve=figures.learning_curve([r.round for r in records], [r.accuracy for r in records]),
+        traffic=figures.traffic(report["upload_bytes_per_client"], report["vector_bytes_per_client"], run.parameters),
+        view=None if view is None else figures.server_view(view),
+        viewed_client=None if view is None else view.client,
+    )
+
+
+def write(report: dict[str, Any], run: FinishedRun, folder: Path) -> None:
+    """``report.json`` and ``report.html`` in ``folder``. Raises :class:`ConfigurationError` when that cannot be."""
+    try:
+        (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "report.html").write_text(render(report, run), encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cannot write the report to {folder}: {error.strerror}") from None

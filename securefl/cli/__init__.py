@@ -1,0 +1,52 @@
+"""The command line. One module per command:
+
+``output``    progress and tables: a bar on a terminal, plain lines elsewhere
+``run``       train as configured
+``demo``      narrated protocols, see ``demo_secagg``
+``selftest``  the vectors on the installed package
+``bench``     the checkout's benchmarks
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import securefl
+from securefl.cli.bench import bench
+from securefl.cli.demo import demo
+from securefl.cli.run import run
+from securefl.cli.selftest import selftest
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="securefl",
+    help="Cryptographic privacy for federated learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # tracebacks with local variables could print secrets
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"securefl {securefl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(run)
+app.add_typer(demo, name="demo")
+app.command()(selftest)
+app.command()(bench)

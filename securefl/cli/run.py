@@ -1,0 +1,81 @@
+"""``securefl run``: train as configured, show the progress, leave a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from securefl.cli.output import bytes_text, console, steps, write_json
+from securefl.errors import ConfigurationError
+from securefl.fl.interfaces import RoundRecord
+
+__all__ = ["run"]
+
+
+def run(
+    config: Annotated[Path | None, typer.Argument(help="TOML file; none: the bundled run.", show_default=False)] = None,
+    protect: Annotated[str | None, typer.Option(help="masked or plain; overrides [protection] method.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Overrides [training] rounds.")] = None,
+    clients: Annotated[int | None, typer.Option(help="Overrides [data] clients.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides [data] seed. Masks are never seeded.")] = None,
+    out: Annotated[Path, typer.Option(help="Where report.json, report.html and the checkpoint go.")] = Path(
+        "runs/last"
+    ),
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder, as it was configured.")
+    ] = None,
+    json: Annotated[
+        str | None, typer.Option("--json", help="Also write the report here; - is standard output.")
+    ] = None,
+) -> None:
+    """Train a model over clients whose updates the server never sees.
+
+    Writes report.json and report.html to --out, and a checkpoint after every round.
+    """
+    from securefl.audit import report as reports
+    from securefl.fl import runner
+    from securefl.fl.config import load
+
+    if resume is not None:
+        if config is not None or protect is not None or clients is not None or seed is not None:
+            raise ConfigurationError(
+                "a resumed run keeps its configuration: only --rounds can be given, to make it longer"
+            )
+        settings, out = runner.saved_config(resume).with_overrides(rounds=rounds), resume
+    else:
+        settings = load(config).with_overrides(protect=protect, rounds=rounds, clients=clients, seed=seed)
+    session = runner.Run(settings, out, resume=resume is not None)
+    quiet = json == "-"
+    if not quiet:
+        for line in session.headline():
+            console.print(line, markup=False)
+    with steps(settings.training.rounds, done=session.rounds_done, show=not quiet) as progress:
+        for record in session.rounds():
+            progress.done(_line(record))
+    finished = session.finish()
+    report = reports.build(finished)
+    reports.write(report, finished, out)
+    write_json(report, json)
+    if not quiet:
+        _summary(report, out)
+
+
+def _line(record: RoundRecord) -> str:
+    if record.failed is not None:
+        return f"round {record.round}: no sum ({record.failed}); the model stays, accuracy {record.accuracy:.4f}"
+    upload = bytes_text(record.upload_bytes_per_client or 0)
+    return (
+        f"round {record.round}: accuracy {record.accuracy:.4f}, {len(record.survivors)} of {record.clients} clients, "
+        f"upload {upload} per client"
+    )
+
+
+def _summary(report: dict[str, object], out: Path) -> None:
+    console.print(
+        f"test accuracy {report['accuracy']:.4f} after {report['rounds']} rounds, "
+        f"model {str(report['model_hash'])[:16]}…, {report['privacy']}",
+        markup=False,
+    )
+    console.print(f"report: {out / 'report.html'} and {out / 'report.json'}", markup=False)

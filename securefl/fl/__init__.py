@@ -1,0 +1,87 @@
+"""Federated learning: data, local training, the round loop. The modules, lowest first:
+
+    seeds        the seed tree of a simulated run (training, data and rounding; never masks or noise)
+    interfaces   what the round loop and an aggregator exchange, and the records of a run
+    config       the TOML configuration
+    data         datasets: bundled ones and the user's own
+    partition    who holds which examples: IID, shards, Dirichlet
+    models       small bundled models; a module's parameters as named arrays, their hash
+    training     one client's local training, evaluation [torch]
+    checkpoint   save and resume a run, bit for bit
+    fedavg       the round loop of federated averaging
+    protections  protections by the names users type
+    pipeline     update to integers, sum of integers to mean
+    summation    one protected sum of plain arrays
+    aggregators  the aggregator of a simulated run, under any protection
+    runner       a configured run from start to end
+
+``import securefl.fl`` imports none of them: names are resolved on first use (PEP 562), so torch, scikit-learn and
+pydantic are loaded only by those who use them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from securefl.fl.config import Config as Config
+    from securefl.fl.data import Dataset as Dataset
+    from securefl.fl.fedavg import FedAvg as FedAvg
+    from securefl.fl.fedavg import Workload as Workload
+    from securefl.fl.fedavg import prepare as prepare
+    from securefl.fl.interfaces import Aggregate as Aggregate
+    from securefl.fl.interfaces import Aggregator as Aggregator
+    from securefl.fl.interfaces import Contribution as Contribution
+    from securefl.fl.interfaces import RoundRecord as RoundRecord
+    from securefl.fl.interfaces import RunResult as RunResult
+    from securefl.fl.interfaces import ServerView as ServerView
+    from securefl.fl.seeds import SeedTree as SeedTree
+    from securefl.fl.training import LocalTraining as LocalTraining
+
+#: Public name -> the module that defines it.
+_HOME = {
+    "Aggregate": "interfaces",
+    "Aggregator": "interfaces",
+    "Config": "config",
+    "Contribution": "interfaces",
+    "Dataset": "data",
+    "FedAvg": "fedavg",
+    "LocalTraining": "training",
+    "RoundRecord": "interfaces",
+    "RunResult": "interfaces",
+    "SeedTree": "seeds",
+    "ServerView": "interfaces",
+    "Workload": "fedavg",
+    "prepare": "fedavg",
+}
+
+__all__ = [
+    "Aggregate",
+    "Aggregator",
+    "Config",
+    "Contribution",
+    "Dataset",
+    "FedAvg",
+    "LocalTraining",
+    "RoundRecord",
+    "RunResult",
+    "SeedTree",
+    "ServerView",
+    "Workload",
+    "prepare",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value  # the next access does not come back here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

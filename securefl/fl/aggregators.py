@@ -1,0 +1,152 @@
+"""Aggregation under a protection: encode, run a session in this process, decode."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securefl.encoding.layout import Layout
+from securefl.encoding.quantize import FixedPoint
+from securefl.encoding.ring import Lanes
+from securefl.errors import InvalidInputError
+from securefl.fl.interfaces import Aggregate, Contribution, ServerView
+from securefl.fl.pipeline import Pipeline
+from securefl.fl.seeds import SeedTree
+from securefl.machine import Protection, RoundContext
+from securefl.transport.memory import Faults, run_session
+from securefl.types import SERVER, ClientId, IntegerVector, PartyId, Tensors
+from securefl.wire import HEADER_BYTES, Buffer
+
+__all__ = ["Dropouts", "ProtectedAggregator"]
+
+
+@dataclass(frozen=True)
+class Dropouts:
+    """Simulated dropouts: each client drops out of each round with ``probability``, before one of its four messages.
+
+    The draw depends on the seed, round and client only, so every protection loses the same clients.
+    """
+
+    probability: float
+    seeds: SeedTree
+
+    def faults(self, round: int, clients: Sequence[ClientId], vector_frame: int) -> Faults:
+        """``vector_frame``: which of its frames carries a client's vector; a protection may have fewer than others."""
+        drop_after: dict[PartyId, int] = {}
+        for client in clients:
+            draw = self.seeds.child(round, client).numpy()
+            if draw.random() < self.probability:
+                # three places before the vector is out, one after: then the client still counts
+                place = int(draw.integers(-2, 2))
+                drop_after[client] = max(0, vector_frame + place)
+        return Faults(drop_after=drop_after)
+
+
+@dataclass
+class ProtectedAggregator:
+    """The :class:`~securefl.fl.interfaces.Aggregator` of a simulated run, under any protection.
+
+    ``threshold``: least number of survivors, a count. ``grid``, ``max_weight``, ``clip_norm``: see
+    :class:`~securefl.fl.pipeline.Pipeline`. ``session``: names the run; fresh randomness by default. ``record_view``:
+    keep one client's integers beside what the server received of it, for reports.
+    """
+
+    protection: Protection
+    threshold: int
+    grid: FixedPoint
+    max_weight: int
+    clip_norm: float | None = None
+    dropouts: Dropouts | None = None
+    record_view: bool = False
+    session: bytes = field(default_factory=lambda: os.urandom(16))
+
+    def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
+        """One round. Raises what the session ended with; :class:`TooFewClientsError` leaves the run going."""
+        clients = tuple(sorted(contributions))
+        pipeline, context = self._set_up(round, model_hash, contributions[clients[0]].tensors, clients)
+        clipped = 0
+        view = _View(clients[0], context, self.protection.vector_frame) if self.record_view else None
+
+        def input_of(client: ClientId) -> IntegerVector:
+            nonlocal clipped
+            try:
+                encoded = pipeline.encode(contributions[client])
+            except InvalidInputError as error:
+                raise InvalidInputError(f"client {client}, round {round}: {error}") from None
+            clipped += encoded.clipped
+            if view is not None and client == view.client:
+                view.sent = encoded.values.copy()
+            return encoded.values
+
+        faults = self.dropouts.faults(round, clients, self.protection.vector_frame) if self.dropouts else None
+        outcome = run_session(self.protection, context, input_of, faults=faults, observe=view)
+        for _, error in outcome.failures:
+            if isinstance(error, InvalidInputError):
+                raise error  # a simulation's own data is wrong: say so instead of counting a dropout
+        result = outcome.unwrap()
+        mean, total_weight = pipeline.decode(result)
+        return Aggregate(
+            mean=mean,
+            survivors=result.survivors,
+            total_weight=total_weight,
+            upload_bytes=dict(outcome.uploaded),
+            vector_bytes=dict(outcome.vector_bytes),
+            download_bytes=dict(outcome.downloaded),
+            clipped_fraction=clipped / (pipeline.layout.dimension * len(clients)),
+            server_view=view.done() if view is not None else None,
+        )
+
+    def check(self, tensors: Tensors, clients: Sequence[ClientId]) -> None:
+        """Raises :class:`ConfigurationError` when updates like ``tensors`` of these clients cannot be summed."""
+        _, context = self._set_up(0, bytes(32), tensors, tuple(sorted(clients)))
+        self.protection.server(context)
+
+    def _set_up(
+        self, round: int, model_hash: bytes, tensors: Tensors, clients: tuple[ClientId, ...]
+    ) -> tuple[Pipeline, RoundContext]:
+        pipeline = Pipeline(Layout.of(tensors), self.grid, self.max_weight, self.clip_norm)
+        return pipeline, RoundContext(
+            session=self.session,
+            round=round,
+            clients=clients,
+            dimension=pipeline.dimension,
+            max_value=self.grid.max_value,
+            threshold=self.threshold,
+            model_hash=model_hash,
+        )
+
+
+class _View:
+    """An observer that keeps one client's vector as the server received it."""
+
+    def __init__(self, client: ClientId, context: RoundContext, vector_frame: int) -> None:
+        self.client = client
+        self.sent: IntegerVector | None = None
+        self._received: NDArray[np.uint64] | None = None
+        self._lanes = Lanes(context.dimension, context.max_value, len(context.clients))
+        self._frames_left = vector_frame
+
+    def __call__(self, sender: PartyId, recipient: PartyId, frame: Buffer) -> None:
+        if sender != self.client or recipient != SERVER:
+            return
+        if self._frames_left == 0:
+            words = np.frombuffer(frame, dtype="<u8", offset=HEADER_BYTES, count=self._lanes.words)
+            self._received = _lane_values(self._lanes, words)
+        self._frames_left -= 1
+
+    def done(self) -> ServerView | None:
+        """``None`` when the client dropped out before its vector."""
+        if self.sent is None or self._received is None:
+            return None
+        return ServerView(self.client, self.sent, self._received, (1 << self._lanes.bits) - 1)
+
+
+def _lane_values(lanes: Lanes, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The words cut into lanes, whatever they hold: for a picture, not for a sum."""
+    mask = np.uint64((1 << lanes.bits) - 1)
+    pieces = [(words >> np.uint64(lane * lanes.bits)) & mask for lane in range(lanes.per_word)]
+    return np.concatenate(pieces)[: lanes.dimension]

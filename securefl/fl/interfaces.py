@@ -1,0 +1,116 @@
+"""What the round loop and an aggregator exchange, and what a run records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from securefl.types import ClientId, IntegerVector, Tensors
+
+__all__ = ["Aggregate", "Aggregator", "Contribution", "RoundRecord", "RunResult", "ServerView"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contribution:
+    """What one client gives to one round; it exists on that client only.
+
+    ``tensors``: float32 arrays, the client's update (after - before), in the model's order.
+    ``weight``: >= 1, the number of examples. ``seed``: 32 bytes for stochastic rounding, simulations only.
+    """
+
+    tensors: Tensors = field(repr=False)
+    weight: int
+    seed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServerView:
+    """One client's vector in one round, for a picture: what it gave and what the server received of it.
+
+    ``sent``: uint64[d], the client's integers. ``received``: uint64[d], the lanes of the server's words, whatever they
+    hold. ``largest``: the largest value a lane can hold.
+    """
+
+    client: ClientId
+    sent: IntegerVector = field(repr=False)
+    received: IntegerVector = field(repr=False)
+    largest: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregate:
+    """The result of one round over exactly ``survivors``.
+
+    ``mean``: sum of weight times update over sum of weights, floating point, names and shapes of the contributions.
+    ``survivors``: ascending ids. ``total_weight``: the sum of the survivors' weights.
+    ``upload_bytes``: bytes each client sent, everything included. ``vector_bytes``: of these, the protected
+    vector (the rest are keys and shares, which do not grow with the model). ``download_bytes``: bytes each received.
+    ``clipped_fraction``: share of the values that lay outside the clip range, in [0, 1].
+    ``server_view``: one client's message as the server saw it, for reports, or ``None``.
+    """
+
+    mean: Tensors = field(repr=False)
+    survivors: tuple[ClientId, ...]
+    total_weight: int
+    upload_bytes: Mapping[ClientId, int] = field(repr=False)
+    vector_bytes: Mapping[ClientId, int] = field(repr=False)
+    download_bytes: Mapping[ClientId, int] = field(repr=False)
+    clipped_fraction: float = 0.0
+    server_view: ServerView | None = field(default=None, repr=False)
+
+
+class Aggregator(Protocol):
+    """Anything that turns contributions into their weighted mean."""
+
+    def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
+        """One round of summation.
+
+        ``round``: 1, 2, … ``model_hash``: 32 bytes, hash of the global model that the clients started from.
+        ``contributions``: by ascending client id; not to be kept after the call.
+        Raises :class:`~securefl.errors.TooFewClientsError` when too few clients are left: the round is recorded as
+        failed and the run goes on. Every other error ends the run.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One round as the simulation saw it.
+
+    ``accuracy``, ``test_loss``: of the global model after the round, on the held-out test set. Training losses are
+    absent on purpose: a client's loss is a statement about its data and does not leave it in the clear.
+    ``survivors``: ascending ids, empty when the round failed; ``failed``: then the reason, otherwise ``None``.
+    The byte figures are means over the clients that sent anything, ``None`` when the round failed.
+    ``seconds``: wall clock for training, aggregation and evaluation; the one field that is not reproducible.
+    """
+
+    round: int
+    accuracy: float
+    test_loss: float
+    clients: int
+    survivors: tuple[ClientId, ...]
+    failed: str | None
+    upload_bytes_per_client: float | None
+    vector_bytes_per_client: float | None
+    download_bytes_per_client: float | None
+    clipped_fraction: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunResult:
+    """A finished run: the global model, its records in order, and the model's hash in hexadecimal.
+
+    ``server_view``: that of the last aggregate of this process, if the aggregator gave any.
+    """
+
+    tensors: Tensors = field(repr=False)
+    records: tuple[RoundRecord, ...] = field(repr=False)
+    model_hash: str
+    server_view: ServerView | None = field(default=None, repr=False)
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy after the last round, in [0, 1]."""
+        return self.records[-1].accuracy

@@ -1,0 +1,99 @@
+"""A configured run from start to end: workload, protection, rounds, checkpoint. Rendering is left to others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+from securefl.encoding.quantize import FixedPoint
+from securefl.errors import ConfigurationError
+from securefl.fl.aggregators import Dropouts, ProtectedAggregator
+from securefl.fl.config import Config, parse
+from securefl.fl.fedavg import FedAvg, prepare
+from securefl.fl.interfaces import RoundRecord, RunResult
+from securefl.fl.models import tensors_of
+from securefl.fl.protections import protection_named
+from securefl.fl.seeds import SeedTree
+
+__all__ = ["FinishedRun", "Run", "saved_config"]
+
+
+CONFIG_FILE = "config.json"
+
+
+def saved_config(folder: Path) -> Config:
+    """The configuration that a run left in its folder. Raises :class:`ConfigurationError` when there is none."""
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{folder} holds no run to resume: {error}") from None
+    return parse(values)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """A run's configuration, its result, the number of parameters and how long this process worked on it."""
+
+    config: Config
+    result: RunResult = field(repr=False)
+    parameters: int
+    seconds: float
+
+
+class Run:
+    """A run that keeps its checkpoint and configuration in the folder ``out``.
+
+    ``resume``: go on from the checkpoint there; without it a checkpoint of an earlier run is overwritten.
+    Raises :class:`ConfigurationError` for a configuration that cannot work, before any training, and for a folder
+    that cannot be written or holds another run's checkpoint.
+    """
+
+    def __init__(self, config: Config, out: Path, *, resume: bool = False) -> None:
+        self.config = config
+        self._started = perf_counter()
+        checkpoint = out / "checkpoint"
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
+            (out / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
+        protection = config.protection
+        workload = prepare(config)
+        seeds = SeedTree(config.data.seed)
+        dropout = config.faults.dropout
+        aggregator = ProtectedAggregator(
+            protection=protection_named(protection.method, protection.suite),
+            threshold=protection.threshold_count(config.data.clients),
+            grid=FixedPoint(protection.clip_range, protection.value_bits),
+            max_weight=protection.max_weight_for(workload.weights.values()),
+            dropouts=Dropouts(dropout, seeds.child("dropouts")) if dropout else None,
+            record_view=True,
+        )
+        self._fedavg = FedAvg.from_config(config, workload, aggregator, checkpoint=checkpoint)
+        aggregator.check(tensors_of(workload.model), list(workload.weights))
+        self.rounds_done = self._fedavg.resume() if resume else 0
+        self.parameters = sum(parameter.numel() for parameter in workload.model.parameters())
+
+    def headline(self) -> list[str]:
+        """What is about to happen, in a few lines."""
+        c = self.config
+        suite = f" ({c.protection.suite})" if c.protection.method == "masked" else ""
+        start = f", resumed after round {self.rounds_done}" if self.rounds_done else ""
+        return [
+            f"{c.data.dataset}, {c.data.clients} clients ({c.data.partition}), {c.model.name} with {self.parameters} "
+            f"parameters, {c.training.rounds} rounds{start}",
+            f"protection: {c.protection.method}{suite}, {c.protection.value_bits} value bits, "
+            f"at least {c.protection.threshold_count(c.data.clients)} survivors",
+        ]
+
+    def rounds(self) -> Iterator[RoundRecord]:
+        """Run the rounds that are left, one per iteration."""
+        yield from self._fedavg.rounds_left()
+
+    def finish(self) -> FinishedRun:
+        """The finished run. Raises :class:`ConfigurationError` before the first round."""
+        return FinishedRun(self.config, self._fedavg.result(), self.parameters, perf_counter() - self._started)

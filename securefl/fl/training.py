@@ -1,0 +1,250 @@
+"""One client's local training, and the evaluation of a model. Cross-entropy, classification, torch.
+
+Deterministic on the CPU for one torch version and one number of threads (:func:`torch_threads`): the order of examples
+and the random layers (dropout) are seeded, torch's global generator is left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securefl.errors import ConfigurationError, InvalidInputError, MissingExtraError
+from securefl.fl.data import Dataset
+from securefl.fl.models import load_tensors
+from securefl.fl.seeds import SeedTree
+from securefl.types import Tensors
+
+try:
+    import torch
+    from torch import nn
+    from torch.nn.functional import cross_entropy
+except ImportError as error:
+    raise MissingExtraError("training needs torch: pip install 'securefl[torch]'") from error
+
+__all__ = ["Evaluation", "LocalResult", "LocalTraining", "check_fits", "evaluate", "torch_threads", "train"]
+
+#: Far beyond use, well within float32: torch's own complaint about a factor that overflows would be a RuntimeError.
+_LARGEST = 1e30
+
+_Step = Callable[[Sequence[torch.Tensor]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTraining:
+    """How a client trains: ``epochs`` passes over its examples in mini-batches. [McMahan et al. 2017, ClientUpdate]
+
+    ``optimizer``: ``"sgd"`` (with ``momentum`` in [0, 1)) or ``"adam"``; its state starts anew in every round.
+    ``weight_decay``: >= 0, added to the gradient. Raises :class:`~securefl.errors.ConfigurationError`.
+    """
+
+    epochs: int = 1
+    batch_size: int = 16
+    learning_rate: float = 0.1
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ConfigurationError(f"epochs and batch_size are at least 1, not {self.epochs} and {self.batch_size}")
+        if not 0 < self.learning_rate <= _LARGEST:
+            raise ConfigurationError(f"learning_rate is positive and at most {_LARGEST}, not {self.learning_rate}")
+        if self.optimizer not in ("sgd", "adam"):
+            raise ConfigurationError(f"no optimizer {self.optimizer!r}; there are sgd, adam")
+        if not 0 <= self.momentum < 1 or (self.momentum and self.optimizer == "adam"):
+            raise ConfigurationError(f"momentum lies in [0, 1) and is for sgd, not {self.momentum}")
+        if not 0 <= self.weight_decay <= _LARGEST:
+            raise ConfigurationError(f"weight_decay lies between 0 and {_LARGEST}, not {self.weight_decay}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalResult:
+    """What a client has after training; all of it is private to the client.
+
+    ``update``: float32 arrays, after - before. ``weight``: number of examples. ``loss``: mean over the examples of the
+    last epoch, each taken before the step of its batch; it must not leave the client in the clear. ``steps``: count.
+    """
+
+    update: Tensors = field(repr=False)
+    weight: int
+    loss: float = field(repr=False)
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """``accuracy``: in [0, 1]; ``loss``: mean cross-entropy in nats."""
+
+    accuracy: float
+    loss: float
+
+
+def train(
+    module: nn.Module,
+    tensors: Tensors,
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    settings: LocalTraining,
+    seed: SeedTree,
+    *,
+    client: int,
+    round: int,
+) -> LocalResult:
+    """Train ``module`` from ``tensors`` on the rows ``indices`` of ``dataset``; ``module`` is only a workspace.
+
+    ``tensors`` is left as it is. ``client`` and ``round`` are for messages.
+    Raises :class:`~securefl.errors.InvalidInputError` for no examples and when the loss or the update is not finite,
+    :class:`~securefl.errors.ConfigurationError` when training changes a floating buffer (see ``models``).
+    """
+    if len(indices) == 0:
+        raise InvalidInputError(f"client {client} has no examples")
+    load_tensors(module, tensors)
+    module.train()
+    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    parameters: list[torch.Tensor] = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    step = _optimizer(parameters, settings)
+    device = parameters[0].device
+    inputs = torch.from_numpy(dataset.inputs[indices]).to(device)
+    targets = torch.from_numpy(dataset.targets[indices]).to(device)
+    rng, steps = seed.child("order").numpy(), 0
+    losses: list[torch.Tensor] = []  # of the last epoch's batches
+    with _random_layers(seed.child("layers")), _constant_buffers(module):
+        for _ in range(settings.epochs):
+            order = torch.from_numpy(rng.permutation(len(indices))).to(device)
+            losses.clear()
+            # Gather once per epoch: one copy of this client's data, none per step.
+            shuffled = torch.split(inputs[order], settings.batch_size), torch.split(targets[order], settings.batch_size)
+            for batch, labels in zip(*shuffled, strict=True):
+                loss = cross_entropy(module(batch), labels)
+                # Not loss.backward(): no .grad to allocate, accumulate and clear. Unused parameters get zeros.
+                step(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+                losses.append(loss.detach())  # added up once, after the last step
+            steps += len(losses)
+    after = [parameter.detach().cpu().numpy() for parameter in parameters]
+    # asarray: the difference of two arrays of shape () is a scalar in numpy.
+    update = {name: np.asarray(value - tensors[name]) for name, value in zip(names, after, strict=True)}
+    sizes = torch.tensor([settings.batch_size] * (len(losses) - 1) + [(len(indices) - 1) % settings.batch_size + 1])
+    mean_loss = float(torch.stack(losses).cpu() @ sizes.float()) / len(indices)
+    # What was NaN or infinite once is so in the parameters for good, so one look at the end finds it.
+    if not (np.isfinite(mean_loss) and all(np.isfinite(value).all() for value in update.values())):
+        raise InvalidInputError(
+            f"the training of client {client} in round {round} is no longer finite; lower the learning rate"
+        )
+    return LocalResult(update, len(indices), mean_loss, steps)
+
+
+def evaluate(module: nn.Module, tensors: Tensors, dataset: Dataset, *, batch_size: int = 1024) -> Evaluation:
+    """Accuracy and loss of ``tensors`` on all of ``dataset``; ``module`` is only a workspace.
+
+    Raises :class:`~securefl.errors.InvalidInputError` when the loss is not finite.
+    """
+    load_tensors(module, tensors)
+    module.eval()
+    device = next(module.parameters()).device
+    correct, loss = 0, 0.0
+    with torch.no_grad():
+        for start in range(0, len(dataset), batch_size):
+            rows = slice(start, start + batch_size)
+            # torch.tensor copies: a Dataset may hold read-only arrays, which from_numpy warns about.
+            targets = torch.tensor(dataset.targets[rows], device=device)
+            logits = module(torch.tensor(dataset.inputs[rows], device=device))
+            loss += float(cross_entropy(logits, targets, reduction="sum"))
+            correct += int((logits.argmax(dim=1) == targets).sum())
+    if not np.isfinite(loss):
+        raise InvalidInputError(f"the loss of the global model on {dataset.name!r} is no longer finite")
+    return Evaluation(correct / len(dataset), loss / len(dataset))
+
+
+def check_fits(module: nn.Module, dataset: Dataset) -> None:
+    """Raise :class:`~securefl.errors.ConfigurationError` unless ``module`` maps an example to its class scores."""
+    device = next(module.parameters()).device
+    module.eval()
+    try:
+        with torch.no_grad():
+            shape = tuple(module(torch.tensor(dataset.inputs[:1], device=device)).shape)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"the model does not take examples of shape {dataset.input_shape}: {str(error).splitlines()[0]}"
+        ) from error
+    if shape != (1, dataset.classes):
+        raise ConfigurationError(f"the model gives {shape} for one example; expected (1, {dataset.classes})")
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads inside. Sums are split over threads, so the count is part of the result."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _optimizer(parameters: list[torch.Tensor], settings: LocalTraining) -> _Step:
+    """A function that takes the gradients and moves the parameters, in place."""
+    if settings.optimizer == "adam":
+        adam = torch.optim.Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True)
+
+        def adam_step(gradients: Sequence[torch.Tensor]) -> None:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+
+        return adam_step
+
+    velocity: list[torch.Tensor] = []
+
+    # torch.optim.SGD computes the same; its bookkeeping costs a small model a fifth more per step.
+    @torch.no_grad()
+    def sgd_step(gradients: Sequence[torch.Tensor]) -> None:
+        nonlocal velocity
+        direction = list(gradients)
+        if settings.weight_decay:
+            direction = list(torch._foreach_add(direction, parameters, alpha=settings.weight_decay))
+        if settings.momentum:
+            if velocity:
+                torch._foreach_mul_(velocity, settings.momentum)
+                torch._foreach_add_(velocity, direction)
+            else:
+                velocity = [value.clone() for value in direction]
+            direction = velocity
+        torch._foreach_add_(parameters, direction, alpha=-settings.learning_rate)
+
+    return sgd_step
+
+
+@contextmanager
+def _random_layers(seed: SeedTree) -> Iterator[None]:
+    """Seed what draws from torch's global CPU generator (dropout), and give the generator back as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed.torch_seed())
+        yield
+
+
+@contextmanager
+def _constant_buffers(module: nn.Module) -> Iterator[None]:
+    """Put buffers back, so that clients do not reach each other through the workspace; refuse changed floats."""
+    before: Mapping[str, Any] = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    changed: list[str] = []
+    try:
+        yield
+    finally:
+        for name, buffer in module.named_buffers():
+            if not torch.equal(buffer, before[name]):
+                if buffer.is_floating_point():
+                    changed.append(name)
+                with torch.no_grad():
+                    buffer.copy_(before[name])
+    if changed:
+        raise ConfigurationError(
+            f"local training changes the buffer {changed[0]!r}; only parameters are summed, so the global model "
+            "would keep its first value"
+        )
