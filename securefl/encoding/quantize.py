@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.primitives.kdf import Label, derive
-from securefl.primitives.prg import KEY_BYTES, stream_words
+from securefl.primitives.prg import KEY_BYTES, Keystream
 from securefl.types import IntegerVector, Update
 
 __all__ = ["FixedPoint", "Quantized", "require_finite"]
@@ -106,7 +106,7 @@ class FixedPoint:
                 f"a value of magnitude {largest:g} lies beyond clip_range = {self.clip_range:g}: "
                 "raise clip_range or clip the update"
             )
-        key = derive(seed, Label.ROUNDING_STREAM, length=KEY_BYTES)
+        stream = Keystream(derive(seed, Label.ROUNDING_STREAM, length=KEY_BYTES))
         factor = scale * (self.half / self.clip_range)
         values = np.empty(update.size, dtype=np.uint64) if out is None else out
         random = np.empty(_BLOCK // 2, dtype="<u8")
@@ -123,7 +123,7 @@ class FixedPoint:
                 np.multiply(x, factor, out=x)
             else:
                 np.multiply(piece, factor, out=x, dtype=np.float64)
-            stream_words(key, start // 2, random)  # 32 random bits per value
+            stream.fill(random)  # 32 random bits per value
             np.multiply(random.view("<u4")[: piece.size], 2.0**-32, out=u)
             u += self.half
             x += u
