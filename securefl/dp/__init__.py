@@ -5,13 +5,16 @@
 ``pld``           loss laws of subsampled Gaussian steps on a grid, dominating the true ones
 ``composition``   their composition by one FFT, every error on the safe side
 ``rdp``           Rényi bounds where the loss law is not known
-``skellam``       the distance of Skellam noise to a rounded Gaussian
+``certificate``   the distance of integer noise to a rounded Gaussian
 ``accountant``    events → (ε, δ)
 ``calibration``   (ε, δ) → noise, rounds, sampling probability
 ``filters``       stopping rules for mechanisms chosen as the run goes
 ``ledger``        SQLite: a charge is committed before the release it pays for
 
+``cohort``        Poisson sampling of clients
+``weights``       integer weights of noise laws, by exact arithmetic
 ``sampler``       integer noise from an AES stream, exact up to a proven distance
+``rounding``      a real update → integers of proven sensitivity
 ``distributed``   Skellam noise that the clients add inside the ring
 ``central``       noise that a trusted server adds to the sum
 ``local``         noise that each client adds for itself

@@ -7,7 +7,7 @@ How an event is charged (Δ is the movement of the sum by one client):
 | Gaussian                    | closed form                      | closed form, 2Δ                               |
 | PoissonSampled(Gaussian)    | loss law, both directions        | loss law of the replacement pair              |
 | Skellam (sampled or not)    | the better of Rényi and Gaussian + distance | the same, 2Δ; Rényi unamplified    |
-| DiscreteGaussian            | Rényi                            | Rényi, 2Δ, unamplified                        |
+| DiscreteGaussian            | as Skellam                       | as Skellam                                    |
 | FixedSizeSampled            | unamplified, 2Δ (another client takes the place) | unamplified, 2Δ               |
 | Shuffled (one pass)         | 2Δ for the batch that changes a record and Δ for the one that loses one | 2Δ     |
 
@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.dp import events as ev
+from securefl.dp.certificate import divergence_bound, equivalent_stddev
 from securefl.dp.composition import PrivacyCurve, compose
 from securefl.dp.gaussian import gaussian_delta, gaussian_epsilon
 from securefl.dp.pld import Direction, Step
 from securefl.dp.rdp import Noise, rdp_delta, rdp_epsilon, total_cumulant
-from securefl.dp.skellam import divergence_bound, equivalent_stddev
 from securefl.errors import ConfigurationError, UnsupportedEventError
 
 __all__ = ["Charge", "assumptions", "charge_of", "event_delta", "event_epsilon"]
@@ -75,9 +75,11 @@ class Charge:
             raise UnsupportedEventError(f"no bound is known for the event {type(event).__name__}: it cannot be charged")
 
     def _noise(self, noise: Noise, q: float, doubled: bool, times: int) -> None:
-        if isinstance(noise, ev.Skellam):
+        if isinstance(noise, (ev.Skellam, ev.DiscreteGaussian)):
             self.distance += times * noise.statistical_distance
-            self.notes["Skellam noise: see docs/differential-privacy.md for the distance to a Gaussian"] = None
+            self.notes[
+                "integer noise from a cryptographic stream; its distance from the ideal law is charged to delta"
+            ] = None
         if q > 0.0:
             self.parts[(noise, q, doubled)] += times
 
@@ -95,11 +97,11 @@ class Charge:
         mu_squared, divergence = 0.0, 0.0
         sampled: Counter[tuple[float, float, bool]] = Counter()
         for (noise, q, doubled), times in self.parts.items():
-            if isinstance(noise, ev.DiscreteGaussian):
-                return None
-            sigma = noise.noise_multiplier
-            if isinstance(noise, ev.Skellam):
-                divergence += times * divergence_bound(noise.variance, noise.dimension)
+            if isinstance(noise, ev.Gaussian):
+                sigma = noise.noise_multiplier
+            else:
+                skellam = isinstance(noise, ev.Skellam)
+                divergence += times * divergence_bound(noise.variance, noise.dimension, skellam=skellam)
                 if math.isinf(divergence):
                     return None
                 sigma = equivalent_stddev(noise.variance) / noise.l2_sensitivity

@@ -171,8 +171,10 @@ def compose(
     low = max(limits[0], float(np.max(-gain[below] / (tilt - _LAMBDAS[below]), initial=limits[0])))
     low, high = min(low, centre), max(high, centre)
     widest = max(r[1] - r[0] for r in coarse.ranges)
-    h = max(fineness * math.sqrt(coarse.variance), widest / _MAX_POINTS, (high - low) / _MAX_POINTS)
-    h = max(min(h, (high - low) / 2048), widest / (8 * _MAX_POINTS))
+    # splitting a bin raises log E[e^(λL)] by at most λ(λ+1)h²/8, hence ε by T(λ+1)h²/8: keep that small relative to ε
+    accurate = math.sqrt(8 * 0.3 * fineness**2 * max(centre, 1e-12) / (uses * (tilt + 1)))
+    h = max(fineness * math.sqrt(coarse.variance), accurate, widest / _MAX_POINTS, (high - low) / _MAX_POINTS)
+    h = max(min(h, (high - low) / 1024), widest / _MAX_POINTS)
     steepest = float(_LAMBDAS[above][int(np.argmin(gain[above] / (_LAMBDAS[above] - tilt)))])
     return _convolve(
         steps,

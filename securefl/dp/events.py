@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 #: More repetitions than this are refused: counts stay exact in double precision and the FFT bound stays useful.
-MAX_COUNT = 10**9
+MAX_COUNT = 10**12
 
 
 def positive(name: str, value: float) -> None:
@@ -52,7 +52,7 @@ def probability(name: str, value: float, *, open_interval: bool = False) -> None
 
 
 def integer(name: str, value: int, least: int = 0) -> None:
-    """Raises :class:`ConfigurationError` unless ``value`` is an integer in [least, 10^9]."""
+    """Raises :class:`ConfigurationError` unless ``value`` is an integer in [least, 10^12]."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_COUNT:
         raise ConfigurationError(f"{name} must be an integer from {least} to {MAX_COUNT}, got {value!r}")
 
@@ -88,17 +88,22 @@ class Gaussian:
 
 @dataclass(frozen=True, slots=True)
 class DiscreteGaussian:
-    """One (central) discrete Gaussian per coordinate: ``variance_parameter`` σ², integer sums.
+    """Discrete Gaussian noise of parameter σ² = ``variance`` (integer units squared) on each of ``dimension`` sums.
 
-    ``l2_sensitivity``: integer units, what one client moves the sum by at most.
+    ``l2_sensitivity``: integer units, what one client moves the integer sum by at most.
+    ``statistical_distance``: how far (total variation) the sampled noise of this event may be from exact.
     """
 
     l2_sensitivity: float
-    variance_parameter: float
+    variance: float
+    dimension: int
+    statistical_distance: float = 0.0
 
     def __post_init__(self) -> None:
         positive("l2_sensitivity", self.l2_sensitivity)
-        positive("variance_parameter", self.variance_parameter)
+        positive("variance", self.variance)
+        integer("dimension", self.dimension, 1)
+        probability("statistical_distance", self.statistical_distance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +124,7 @@ class Skellam:
         positive("l2_sensitivity", self.l2_sensitivity)
         positive("l1_sensitivity", self.l1_sensitivity)
         positive("variance", self.variance)
-        if isinstance(self.dimension, bool) or not isinstance(self.dimension, int) or self.dimension < 1:
-            raise ConfigurationError(f"dimension must be an integer of at least 1, got {self.dimension!r}")
+        integer("dimension", self.dimension, 1)
         probability("statistical_distance", self.statistical_distance)
         if self.l1_sensitivity < self.l2_sensitivity * (1 - 1e-12):
             raise ConfigurationError("an l1 sensitivity below the l2 sensitivity is impossible")

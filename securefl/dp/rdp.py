@@ -43,7 +43,7 @@ def _order_epsilon(noise: Noise, doubled: bool) -> Callable[[Floats], Floats]:
         return lambda orders: rho * orders
     l2 = factor * noise.l2_sensitivity
     if isinstance(noise, DiscreteGaussian):
-        rho = 0.5 * l2 * l2 / noise.variance_parameter
+        rho = 0.5 * l2 * l2 / noise.variance
         return lambda orders: rho * orders
     l1, mu = factor * noise.l1_sensitivity, noise.variance
     return lambda orders: (
