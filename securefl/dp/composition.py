@@ -43,7 +43,7 @@ _COARSE_POINTS: Final = 801
 _LAMBDAS: Final = np.concatenate([-np.geomspace(1e4, 1e-4, 25), np.geomspace(1e-5, 1e6, 121)])
 #: Grid width over the root mean square loss of a step, and the most grid points of a step or a window.
 _FINENESS: Final = 0.04
-_MAX_POINTS: Final = 1 << 17
+_MAX_POINTS: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,22 +171,28 @@ def compose(
     low = max(limits[0], float(np.max(-gain[below] / (tilt - _LAMBDAS[below]), initial=limits[0])))
     low, high = min(low, centre), max(high, centre)
     widest = max(r[1] - r[0] for r in coarse.ranges)
-    # splitting a bin raises log E[e^(λL)] by at most λ(λ+1)h²/8, hence ε by T(λ+1)h²/8: keep that small relative to ε
-    accurate = math.sqrt(8 * 0.3 * fineness**2 * max(centre, 1e-12) / (uses * (tilt + 1)))
-    h = max(fineness * math.sqrt(coarse.variance), accurate, widest / _MAX_POINTS, (high - low) / _MAX_POINTS)
-    h = max(min(h, (high - low) / 1024), widest / _MAX_POINTS)
+
+    def width(size: float) -> float:
+        # splitting a bin raises log E[e^(λL)] by at most λ(λ+1)h²/8, ε by T(λ+1)h²/8: small relative to ``size``
+        accurate = math.sqrt(8 * 0.3 * fineness**2 * max(size, 1e-12) / (uses * (tilt + 1)))
+        accurate = max(fineness * math.sqrt(coarse.variance), min(accurate, 5 * fineness / (tilt + 1)))
+        h = max(accurate, widest / _MAX_POINTS, (high - low) / _MAX_POINTS)
+        return max(min(h, (high - low) / 1024), widest / _MAX_POINTS)
+
     steepest = float(_LAMBDAS[above][int(np.argmin(gain[above] / (_LAMBDAS[above] - tilt)))])
-    return _convolve(
-        steps,
-        direction,
-        h=h,
-        tails=tails,
-        tilt=tilt,
-        low=low,
-        high=high,
-        floor=centre - 300.0 / tilt,
-        extra=steepest - tilt,
-    )
+
+    def curve(h: float) -> PrivacyCurve:
+        floor, extra = centre - 300.0 / tilt, steepest - tilt
+        return _convolve(steps, direction, h=h, tails=tails, tilt=tilt, low=low, high=high, floor=floor, extra=extra)
+
+    first = width(centre)
+    result = curve(first)
+    if delta is not None:
+        # rare large losses: the Rényi estimate of ε, which chose the grid, may be many times too large
+        reached = result.epsilon(delta)
+        if 0 < reached < centre and width(reached) < 0.8 * first:
+            result = curve(width(reached))
+    return result
 
 
 def _convolve(

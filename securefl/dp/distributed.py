@@ -12,8 +12,8 @@ both certain: the tail beyond the cut (below 2^-128 per draw) is part of the sam
 the event carries and the accountant charges to δ. So every integer lies in [0, max_value], as
 :class:`securefl.encoding.ring.Lanes` requires, and P[wrap] = 0.
 
-The scale is the largest that the bits allow, up to a client's noise stddev of ``noise_stddev_limit``: beyond it precision
-gains nothing and the sampler's table leaves the cache.
+The scale is the largest that the bits allow, up to a client's noise stddev of ``noise_stddev_limit``: beyond it
+precision gains nothing and the sampler's table leaves the cache.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class DistributedSkellam:
         variance = self._local_variance(scale)
         if variance > self.noise_stddev_limit**2:
             return False
-        return self._coordinate_bound(scale) + skellam_cut(float(variance)) <= 2 ** (bits - 1) - 1
+        largest: int = self._coordinate_bound(scale) + skellam_cut(float(variance))
+        return largest <= (1 << (bits - 1)) - 1
 
     def _best_scale(self, bits: int) -> float | None:
         """The largest scale that fits, to 1e-6; None when rounding would inflate the sensitivity too much."""

@@ -1,15 +1,16 @@
 """Integer weights of integer noise laws, by exact arithmetic in Python integers.
 
-Legend: μ the variance (rational), p_k the mass at k, K the cut, 2^-F the relative grain. All laws are symmetric;
+Legend: μ the variance (rational), p_k the mass at k, K the cut. All laws are symmetric;
 each function returns the weights of k = 0 … K, proportional to p_k up to a relative error below 2^-160, with
-Σ_{|k|>K} p_k <= :data:`TAIL`.
+Σ_{|k|>K} p_k <= 2^:data:`LOG2_TAIL`.
 
 - Skellam: p_k = e^-μ I_k(μ). Miller's recurrence I_(k−1) = I_(k+1) + (2k/μ) I_k, downwards from x_(K+1) = 0,
   x_K = 2^192. Every term is positive, so flooring keeps x̃_k in [(1 − 2^-190)^(K−k), 1] · x_k. The exact solution is
   proportional to I_k ± (I_(K+1)/𝒦_(K+1)) 𝒦_k, and 𝒦_k increases with k: an absolute error of at most p_(K+1) each.
-  Tail: P[X >= k] <= exp(r − μ − k asinh(k/μ)), r = √(μ² + k²) (Chernoff at the saddle).
+  Tail: P[X >= k] <= exp(r − μ − k asinh(k/μ)), r = √(μ² + k²) (Chernoff).
 - discrete Gaussian: p_k ∝ e^(−k²/2σ²) by ratios: w_(k+1) = w_k ρ_k, ρ_(k+1) = ρ_k c, in fixed point of 512 bits; k
-  roundings of ρ and of w each leave a relative error of at most k² 2^-300 (weights stay above 2^340).   [Canonne, Kamath, Steinke 2020]
+  roundings of ρ and of w each leave a relative error of at most k² 2^-300 (weights stay above 2^340).
+  [Canonne, Kamath, Steinke 2020]
 """
 
 from __future__ import annotations
