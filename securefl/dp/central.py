@@ -1,7 +1,7 @@
 """Central noise: a trusted server adds discrete Gaussian noise to the exact integer sum.
 
-The clients' integers come from the same grid and bounds as under distributed noise (:mod:`securefl.dp.rounding`), so the
-sum's sensitivity is certain and no floating point touches the noise.  [Canonne, Kamath, Steinke 2020]
+The clients' integers come from the same grid and bounds as under distributed noise (:mod:`securefl.dp.rounding`),
+so the sum's sensitivity is certain and no floating point touches the noise.  [Canonne, Kamath, Steinke 2020]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class CentralNoise:
     """The noise of one round on a trusted server.
 
     ``clip_norm``: ℓ2 bound of an update. ``noise_multiplier``: noise stddev over the sum's sensitivity. ``value_bits``:
-    bits of one client's integers (they carry no noise). ``noise_stddev_limit``: in integer units; limits the scale.
+    bits of a client's integers (they carry no noise). ``noise_stddev_limit``: in integer units; limits the scale.
     Raises :class:`ConfigurationError` when rounding would inflate the sensitivity by more than a quarter.
     """
 
