@@ -32,6 +32,9 @@ class Label(Enum):
     PAIR_BOX = b"securefl/v1/secagg/pair-box"
     SCHEMA = b"securefl/v1/encoding/schema"
     ROUNDING_STREAM = b"securefl/v1/encoding/rounding"
+    SEED_TREE = b"securefl/v1/seed-tree"
+    NOISE_STREAM = b"securefl/v1/dp/noise-stream"
+    LEDGER_ROW = b"securefl/v1/dp/ledger-row"
 
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:
