@@ -33,10 +33,16 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "survivors": [list(record.survivors) for record in records],
         "accuracy": run.result.accuracy,
         "accuracy_per_round": [record.accuracy for record in records],
-        "epsilon": None,
-        "delta": None,
-        "noise_multiplier": None,
-        "privacy": privacy_sentence(config.data.clients),
+        "epsilon": None if run.privacy is None else run.privacy.epsilon,
+        "delta": None if config.privacy is None else config.privacy.delta,
+        "noise_multiplier": None if run.privacy is None else run.privacy.noise_multiplier,
+        "neighboring": None if run.privacy is None else run.privacy.neighboring,
+        "privacy": privacy_sentence(run),
+        "assumptions": [] if run.privacy is None else list(run.privacy.assumptions),
+        "ledger_head": None if run.privacy is None else run.privacy.ledger_head,
+        "epsilon_per_round": [None if r.privacy is None else r.privacy.epsilon for r in records],
+        "clip_norm_per_round": [None if r.privacy is None else r.privacy.clip_norm for r in records],
+        "stopped": run.result.stopped,
         "upload_bytes_per_client": _mean(summed, "upload_bytes_per_client"),
         "vector_bytes_per_client": _mean(summed, "vector_bytes_per_client"),
         "download_bytes_per_client": _mean(summed, "download_bytes_per_client"),
@@ -49,14 +55,16 @@ def build(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def privacy_sentence(clients: int) -> str:
+def privacy_sentence(run: FinishedRun) -> str:
     """What the sum itself gives away, in one line."""
-    return (
-        "no differential privacy: the server learns the sum of the survivors' updates exactly, "
-        f"and {clients} clients are too few for a useful user-level ε"
-        if clients < 100
-        else "no differential privacy: the server learns the sum of the survivors' updates exactly"
-    )
+    clients, chosen = run.config.data.clients, run.config.privacy
+    if run.privacy is not None and chosen is not None:
+        return (
+            f"epsilon = {run.privacy.epsilon:.3f} of {chosen.epsilon:g} spent at delta = {chosen.delta:g}, "
+            f"per {chosen.unit}, {run.privacy.neighboring}"
+        )
+    sentence = "no differential privacy: the server learns the sum of the survivors' updates exactly"
+    return sentence if clients >= 100 else f"{sentence}, and {clients} clients are too few for a useful user-level ε"
 
 
 def _mean(records: list[RoundRecord], name: str) -> float | None:

@@ -68,11 +68,13 @@ def _line(record: RoundRecord) -> str:
     upload = bytes_text(record.upload_bytes_per_client or 0)
     return (
         f"round {record.round}: accuracy {record.accuracy:.4f}, {len(record.survivors)} of {record.clients} clients, "
-        f"upload {upload} per client"
+        f"upload {upload} per client" + (f", epsilon {record.privacy.epsilon:.3f}" if record.privacy else "")
     )
 
 
 def _summary(report: dict[str, object], out: Path) -> None:
+    if report["stopped"]:
+        console.print(f"stopped at the budget: {report['stopped']}", markup=False)
     console.print(
         f"test accuracy {report['accuracy']:.4f} after {report['rounds']} rounds, "
         f"model {str(report['model_hash'])[:16]}…, {report['privacy']}",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 from securefl.encoding.layout import Layout
 from securefl.encoding.quantize import FixedPoint
 from securefl.encoding.ring import Lanes
-from securefl.errors import InvalidInputError
-from securefl.fl.interfaces import Aggregate, Contribution, ServerView
+from securefl.errors import InvalidInputError, TooFewClientsError
+from securefl.fl.interfaces import Aggregate, Coder, Contribution, RoundPrivacy, RunPrivacy, ServerView
 from securefl.fl.pipeline import Pipeline
 from securefl.fl.seeds import SeedTree
-from securefl.machine import Protection, RoundContext
+from securefl.machine import Protection, RoundContext, SumResult
 from securefl.transport.memory import Faults, run_session
 from securefl.types import SERVER, ClientId, IntegerVector, PartyId, Tensors
 from securefl.wire import HEADER_BYTES, Buffer
@@ -50,31 +51,36 @@ class Dropouts:
 class ProtectedAggregator:
     """The :class:`~securefl.fl.interfaces.Aggregator` of a simulated run, under any protection.
 
-    ``threshold``: least number of survivors, a count. ``grid``, ``max_weight``, ``clip_norm``: see
+    ``threshold``: least number of survivors, a count or a function of the cohort's size. ``grid``, ``max_weight``, ``clip_norm``: see
     :class:`~securefl.fl.pipeline.Pipeline`. ``session``: names the run; fresh randomness by default. ``record_view``:
     keep one client's integers beside what the server received of it, for reports.
     """
 
     protection: Protection
-    threshold: int
+    threshold: int | Callable[[int], int]
     grid: FixedPoint
     max_weight: int
     clip_norm: float | None = None
     dropouts: Dropouts | None = None
+    privacy: RunPrivacy | None = None
     record_view: bool = False
     session: bytes = field(default_factory=lambda: os.urandom(16))
 
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
         """One round. Raises what the session ended with; :class:`TooFewClientsError` leaves the run going."""
         clients = tuple(sorted(contributions))
-        pipeline, context = self._set_up(round, model_hash, contributions[clients[0]].tensors, clients)
+        if not clients:
+            raise TooFewClientsError("no client was sampled into this round")
+        if self.privacy is not None:
+            self.privacy.before(round)
+        coder, context = self._set_up(round, model_hash, contributions[clients[0]].tensors, clients)
         clipped = 0
         view = _View(clients[0], context, self.protection.vector_frame) if self.record_view else None
 
         def input_of(client: ClientId) -> IntegerVector:
             nonlocal clipped
             try:
-                encoded = pipeline.encode(contributions[client])
+                encoded = coder.encode(contributions[client])
             except InvalidInputError as error:
                 raise InvalidInputError(f"client {client}, round {round}: {error}") from None
             clipped += encoded.clipped
@@ -88,7 +94,7 @@ class ProtectedAggregator:
             if isinstance(error, InvalidInputError):
                 raise error  # a simulation's own data is wrong: say so instead of counting a dropout
         result = outcome.unwrap()
-        mean, total_weight = pipeline.decode(result)
+        mean, total_weight, spent = self._release(round, coder, result)
         return Aggregate(
             mean=mean,
             survivors=result.survivors,
@@ -96,26 +102,49 @@ class ProtectedAggregator:
             upload_bytes=dict(outcome.uploaded),
             vector_bytes=dict(outcome.vector_bytes),
             download_bytes=dict(outcome.downloaded),
-            clipped_fraction=clipped / (pipeline.layout.dimension * len(clients)),
+            clipped_fraction=clipped / (coder.layout.dimension * len(clients)),
             server_view=view.done() if view is not None else None,
+            privacy=spent,
         )
+
+    def _release(self, round: int, coder: Coder, result: SumResult) -> tuple[Tensors, int, RoundPrivacy | None]:
+        """Decode the sum; under differential privacy only after its charge is on disk."""
+        if self.privacy is None:
+            mean, total_weight = coder.decode(result)
+            return mean, total_weight, None
+        self.privacy.charge(round, coder, result)
+        mean, total_weight = coder.decode(result)
+        digest = hashlib.sha256(b"".join(tensor.tobytes() for tensor in mean.values())).digest()
+        return mean, total_weight, self.privacy.released(round, coder, digest)
 
     def check(self, tensors: Tensors, clients: Sequence[ClientId]) -> None:
         """Raises :class:`ConfigurationError` when updates like ``tensors`` of these clients cannot be summed."""
         _, context = self._set_up(0, bytes(32), tensors, tuple(sorted(clients)))
         self.protection.server(context)
 
+    def _threshold_for(self, clients: int) -> int:
+        """The threshold of a cohort; a sampled one is never opened below the survivors that the noise is sized for."""
+        count = self.threshold(clients) if callable(self.threshold) else self.threshold
+        if self.privacy is not None:
+            count = max(count, self.privacy.minimum_survivors)
+            if count > clients:
+                raise TooFewClientsError(f"{clients} clients were sampled; the noise is sized for {count} survivors")
+        return count
+
     def _set_up(
         self, round: int, model_hash: bytes, tensors: Tensors, clients: tuple[ClientId, ...]
-    ) -> tuple[Pipeline, RoundContext]:
-        pipeline = Pipeline(Layout.of(tensors), self.grid, self.max_weight, self.clip_norm)
-        return pipeline, RoundContext(
+    ) -> tuple[Coder, RoundContext]:
+        layout = Layout.of(tensors)
+        coder: Coder = Pipeline(layout, self.grid, self.max_weight, self.clip_norm)
+        if self.privacy is not None:
+            coder = self.privacy.coder(layout) or coder
+        return coder, RoundContext(
             session=self.session,
             round=round,
             clients=clients,
-            dimension=pipeline.dimension,
-            max_value=self.grid.max_value,
-            threshold=self.threshold,
+            dimension=coder.dimension,
+            max_value=coder.max_value,
+            threshold=self._threshold_for(len(clients)),
             model_hash=model_hash,
         )
 

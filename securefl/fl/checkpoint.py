@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from securefl.errors import ConfigurationError, DecodeError
-from securefl.fl.interfaces import RoundRecord
+from securefl.fl.interfaces import RoundPrivacy, RoundRecord
 from securefl.types import ClientId, Tensors
 
 __all__ = ["RunState", "exists", "load", "save"]
@@ -124,7 +124,11 @@ def _tensors(directory: Path, body: dict[str, Any]) -> Tensors:
 
 
 def _record(values: dict[str, Any]) -> RoundRecord:
-    return RoundRecord(**{**values, "survivors": tuple(ClientId(client) for client in values["survivors"])})
+    privacy = values.get("privacy")
+    survivors = tuple(ClientId(client) for client in values["survivors"])
+    return RoundRecord(
+        **{**values, "survivors": survivors, "privacy": None if privacy is None else RoundPrivacy(**privacy)}
+    )
 
 
 def _digest(body: object) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "DataConfig",
     "FaultsConfig",
     "ModelConfig",
+    "PrivacyConfig",
     "ProtectionConfig",
     "TrainingConfig",
     "load",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 #: Sections and methods of the design that come with a later version.
-_LATER_SECTIONS: Final = ("compression", "privacy", "personalization", "tiers", "split")
+_LATER_SECTIONS: Final = ("compression", "personalization", "tiers", "split")
 _LATER_METHODS: Final = ("ckks", "shared")
 
 
@@ -140,6 +141,47 @@ class ProtectionConfig(_Section):
         return self.max_weight
 
 
+class PrivacyConfig(_Section):
+    """``[privacy]``: differential privacy of what the run releases; absent: none, and the run says so.
+
+    ``epsilon``, ``delta``: the budget of the whole run. ``noise``: who adds it — ``distributed`` (each client a share,
+    inside the ring), ``central`` (a trusted server, after the sum), ``local`` (each client, for itself).
+    ``clip_norm``: ℓ2 bound of an update (of an example's gradient where ``unit = "example"``).
+    ``noise_multiplier``: by default the least that meets the budget in the configured rounds; given, the run stops
+    where the budget does. ``sampling_probability``: each client joins a round by its own coin; absent: all do.
+    ``colluders``: survivors that may pool what they know with the server; their noise does not count.
+    ``adaptive``: the clip norm follows a quantile of the norms. ``unit``: ``client`` (user-level) or ``example``.
+    """
+
+    epsilon: float = Field(default=8.0, gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    noise: Literal["distributed", "central", "local"] = "distributed"
+    clip_norm: float = Field(default=1.0, gt=0)
+    noise_multiplier: float | None = Field(default=None, gt=0)
+    sampling_probability: float | None = Field(default=None, gt=0, le=1)
+    colluders: int = Field(default=0, ge=0)
+    adaptive: bool = False
+    target_quantile: float = Field(default=0.5, gt=0, lt=1)
+    neighboring: Literal["add-remove", "replace-one"] = "add-remove"
+    unit: Literal["client", "example"] = "client"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        given = self.model_fields_set
+        if self.unit == "example" and (given & {"noise", "colluders", "adaptive", "sampling_probability"}):
+            raise ValueError('unit = "example" is DP-SGD at each client: noise, colluders, adaptive and '
+                             "sampling_probability are for user-level privacy; remove them")
+        if self.adaptive and self.noise == "local":
+            raise ValueError('adaptive needs a sum: it does not go with noise = "local"')
+        if self.colluders and self.noise != "distributed":
+            raise ValueError('colluders is for noise = "distributed"; remove it')
+        if "target_quantile" in given and not self.adaptive:
+            raise ValueError("target_quantile has no effect without adaptive = true; remove it")
+        if self.noise == "local" and self.noise_multiplier is not None:
+            raise ValueError('noise = "local" is calibrated to epsilon and delta; remove noise_multiplier')
+        return self
+
+
 class FaultsConfig(_Section):
     """``[faults]``: simulated. ``dropout``: probability that a client drops out of a round."""
 
@@ -154,6 +196,7 @@ class Config(_Section):
     training: TrainingConfig = TrainingConfig()
     protection: ProtectionConfig = ProtectionConfig()
     faults: FaultsConfig = FaultsConfig()
+    privacy: PrivacyConfig | None = None
 
     @model_validator(mode="after")
     def _threshold_can_be_met(self) -> Self:
@@ -243,7 +286,8 @@ def _sentence(problem: Any) -> str:
 
 
 def _unknown(section: str, key: str | None = None) -> str:
-    keys = {name: list(type(getattr(Config(), name)).model_fields) for name in Config.model_fields}
+    every = Config(privacy=PrivacyConfig())
+    keys = {name: list(type(getattr(every, name)).model_fields) for name in Config.model_fields}
     if key is None:
         home = [name for name, known in keys.items() if section in known]
         if home:

@@ -23,12 +23,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
+from securefl.errors import ConfigurationError, InvalidInputError, PrivacyBudgetExceededError, TooFewClientsError
 from securefl.fl import checkpoint as checkpoints
 from securefl.fl import data, models, partition, training
 from securefl.fl.checkpoint import RunState
 from securefl.fl.data import Dataset
-from securefl.fl.interfaces import Aggregate, Aggregator, Contribution, RoundRecord, RunResult, ServerView
+from securefl.fl.interfaces import (
+    Aggregate,
+    Aggregator,
+    Contribution,
+    LostRoundError,
+    RoundRecord,
+    RunResult,
+    ServerView,
+)
 from securefl.fl.seeds import SeedTree
 from securefl.fl.training import LocalTraining
 from securefl.types import ClientId
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
 
     from securefl.fl.config import Config
 
-__all__ = ["FedAvg", "Workload", "prepare"]
+__all__ = ["FedAvg", "Workload", "local_training", "prepare"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -77,12 +85,18 @@ def prepare(config: Config) -> Workload:
     return Workload(model, train, test, rows)
 
 
+def local_training(config: Config) -> LocalTraining:
+    """How the clients of ``config`` train."""
+    chosen = config.training
+    return LocalTraining(chosen.local_epochs, chosen.batch_size, chosen.learning_rate, chosen.optimizer)
+
+
 class FedAvg:
     """A run of federated averaging.
 
     ``workload``: model, data and who holds which rows. ``aggregator``: gives the weighted mean of the updates.
     ``settings``: local training. ``rounds``: >= 1. ``seed``: an integer or a node of a seed tree.
-    ``server_learning_rate``: eta > 0. ``checkpoint``: a directory written after every round, or ``None``.
+    ``server_learning_rate``: eta > 0. ``sampling_probability``: Poisson-sampled cohorts, in (0, 1]; ``None``: all. ``checkpoint``: a directory written after every round, or ``None``.
     ``config_digest``: bound into the checkpoint beside model, data and seed. ``threads``: torch threads; 1 is fastest
     for small models and makes results independent of the number of cores.
 
@@ -99,6 +113,7 @@ class FedAvg:
         rounds: int,
         seed: int | SeedTree = 0,
         server_learning_rate: float = 1.0,
+        sampling_probability: float | None = None,
         checkpoint: Path | None = None,
         config_digest: str = "",
         threads: int = 1,
@@ -113,6 +128,7 @@ class FedAvg:
         self.settings = settings
         self.rounds = rounds
         self.server_learning_rate = server_learning_rate
+        self.sampling_probability = sampling_probability
         self.checkpoint = checkpoint
         self.config_digest = config_digest
         self.threads = threads
@@ -124,20 +140,28 @@ class FedAvg:
         self._records: list[RoundRecord] = []
         self._evaluation: training.Evaluation | None = None
         self._server_view: ServerView | None = None
+        self._stopped: str | None = None
 
     @classmethod
     def from_config(
-        cls, config: Config, workload: Workload, aggregator: Aggregator, *, checkpoint: Path | None = None
+        cls,
+        config: Config,
+        workload: Workload,
+        aggregator: Aggregator,
+        *,
+        training: LocalTraining | None = None,
+        checkpoint: Path | None = None,
     ) -> FedAvg:
         """The run that ``config`` describes, on ``prepare(config)`` and an aggregator made for it."""
         chosen = config.training
         return cls(
             workload,
             aggregator,
-            LocalTraining(chosen.local_epochs, chosen.batch_size, chosen.learning_rate, chosen.optimizer),
+            local_training(config) if training is None else training,
             rounds=chosen.rounds,
             seed=config.data.seed,
             server_learning_rate=chosen.server_learning_rate,
+            sampling_probability=config.privacy.sampling_probability if config.privacy else None,
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
         )
@@ -158,14 +182,23 @@ class FedAvg:
             "model": self._initial_hash.hex(),
             "seed": self._seeds.child("fingerprint").bytes().hex(),
             "server_learning_rate": self.server_learning_rate,
+            "sampling_probability": self.sampling_probability,
             "threads": self.threads,
             "training": dataclasses.asdict(self.settings),
         }
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode("utf-8")).hexdigest()
 
     def select(self, round: int) -> Collection[ClientId]:
-        """The clients invited to ``round``: all."""
-        return self.workload.weights.keys()
+        """The clients invited to ``round``: all, or each by its own coin of ``sampling_probability``.
+
+        In a simulation the coins come from the seed tree, so that a run can be repeated; a deployment draws them from
+        the operating system (securefl.dp.cohort), since amplification rests on nobody knowing them.
+        """
+        everyone = self.workload.weights.keys()
+        if self.sampling_probability is None:
+            return everyone
+        coins = self._seeds.child("cohort", round).numpy().random(len(everyone))
+        return [client for client, coin in zip(everyone, coins, strict=True) if coin < self.sampling_probability]
 
     def resume(self) -> int:
         """Take up the checkpoint, if there is one; returns the rounds done. The result is that of an unbroken run.
@@ -197,9 +230,15 @@ class FedAvg:
 
         A round in which too few clients survive is recorded as failed: the model stays and the run goes on.
         """
-        while len(self._records) < self.rounds:
-            with training.torch_threads(self.threads):
-                record = self._run_round(len(self._records) + 1)
+        while len(self._records) < self.rounds and self._stopped is None:
+            try:
+                with training.torch_threads(self.threads):
+                    record = self._run_round(len(self._records) + 1)
+            except PrivacyBudgetExceededError as error:
+                if not self._records:
+                    raise
+                self._stopped = f"PrivacyBudgetExceededError: {error}"
+                break
             self._records.append(record)
             if self.checkpoint is not None:
                 checkpoints.save(self.checkpoint, RunState(self._tensors, tuple(self._records)), self.fingerprint)
@@ -210,7 +249,9 @@ class FedAvg:
         """The model and records so far. Raises ConfigurationError before the first round."""
         if not self._records:
             raise ConfigurationError("the run has no result before its first round")
-        return RunResult(dict(self._tensors), tuple(self._records), self._hash.hex(), self._server_view)
+        return RunResult(
+            dict(self._tensors), tuple(self._records), self._hash.hex(), self._server_view, self._stopped
+        )
 
     def _run_round(self, round: int) -> RoundRecord:
         started = perf_counter()
@@ -218,8 +259,8 @@ class FedAvg:
         contributions = self._train_clients(round)
         try:
             aggregate = self.aggregator.aggregate(round, self._hash, contributions)
-        except TooFewClientsError as error:
-            failed = f"TooFewClientsError: {error}"
+        except (TooFewClientsError, LostRoundError) as error:
+            failed = f"{type(error).__name__}: {error}"
         invited = frozenset(contributions)
         del contributions  # the largest thing in memory: one update per client
         if aggregate is not None:
@@ -240,6 +281,7 @@ class FedAvg:
             download_bytes_per_client=_mean(aggregate.download_bytes) if aggregate else None,
             clipped_fraction=float(aggregate.clipped_fraction) if aggregate else None,
             seconds=perf_counter() - started,
+            privacy=aggregate.privacy if aggregate else None,
         )
 
     def _train_clients(self, round: int) -> dict[ClientId, Contribution]:

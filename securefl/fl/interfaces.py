@@ -6,9 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from securefl.encoding.layout import Layout
+from securefl.encoding.quantize import Quantized
+from securefl.errors import SecureFLError
+from securefl.machine import SumResult
 from securefl.types import ClientId, IntegerVector, Tensors
 
-__all__ = ["Aggregate", "Aggregator", "Contribution", "RoundRecord", "RunResult", "ServerView"]
+__all__ = [
+    "Aggregate",
+    "Aggregator",
+    "Coder",
+    "Contribution",
+    "LostRoundError",
+    "RoundPrivacy",
+    "RoundRecord",
+    "RunPrivacy",
+    "RunResult",
+    "ServerView",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +37,18 @@ class Contribution:
     tensors: Tensors = field(repr=False)
     weight: int
     seed: bytes = field(repr=False)
+
+
+class LostRoundError(SecureFLError):
+    """A round that was charged before an interruption: its result is lost and it is never run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPrivacy:
+    """``epsilon``: spent after the round, at the budget's δ. ``clip_norm``: of the next round."""
+
+    epsilon: float
+    clip_norm: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +85,53 @@ class Aggregate:
     download_bytes: Mapping[ClientId, int] = field(repr=False)
     clipped_fraction: float = 0.0
     server_view: ServerView | None = field(default=None, repr=False)
+    privacy: RoundPrivacy | None = None
+
+
+class Coder(Protocol):
+    """Contributions to integers, and the sum of the integers to a mean."""
+
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def dimension(self) -> int:
+        """Integers per client."""
+        ...
+
+    @property
+    def max_value(self) -> int:
+        """The largest integer of a client."""
+        ...
+
+    def encode(self, contribution: Contribution) -> Quantized: ...
+    def decode(self, result: SumResult) -> tuple[Tensors, int]:
+        """The mean over ``result.survivors`` and the sum of their weights."""
+        ...
+
+
+class RunPrivacy(Protocol):
+    """What a run with differential privacy asks before, and tells after, each sum. See :mod:`securefl.fl.privacy`."""
+
+    @property
+    def minimum_survivors(self) -> int:
+        """No sum over fewer clients may be opened."""
+        ...
+
+    def coder(self, layout: Layout) -> Coder | None:
+        """This round's coder, or ``None`` for the ordinary one."""
+        ...
+
+    def before(self, round: int) -> None:
+        """Raises :class:`~securefl.errors.PrivacyBudgetExceededError` or :class:`LostRoundError`."""
+        ...
+
+    def charge(self, round: int, coder: Coder, result: SumResult) -> None:
+        """Commit the charge for the realised survivors; only then may the sum be decoded."""
+        ...
+
+    def released(self, round: int, coder: Coder, digest: bytes) -> RoundPrivacy:
+        """Note that the round's mean, named by ``digest``, is out."""
+        ...
 
 
 class Aggregator(Protocol):
@@ -69,7 +143,9 @@ class Aggregator(Protocol):
         ``round``: 1, 2, … ``model_hash``: 32 bytes, hash of the global model that the clients started from.
         ``contributions``: by ascending client id; not to be kept after the call.
         Raises :class:`~securefl.errors.TooFewClientsError` when too few clients are left: the round is recorded as
-        failed and the run goes on. Every other error ends the run.
+        failed and the run goes on; so does :class:`LostRoundError`. Raises
+        :class:`~securefl.errors.PrivacyBudgetExceededError` when the budget does not allow the round: the run ends
+        with what it has. Every other error ends the run as an error.
         """
         ...
 
@@ -82,6 +158,7 @@ class RoundRecord:
     absent on purpose: a client's loss is a statement about its data and does not leave it in the clear.
     ``survivors``: ascending ids, empty when the round failed; ``failed``: then the reason, otherwise ``None``.
     The byte figures are means over the clients that sent anything, ``None`` when the round failed.
+    ``privacy``: what was spent after the round, ``None`` without differential privacy and when the round failed.
     ``seconds``: wall clock for training, aggregation and evaluation; the one field that is not reproducible.
     """
 
@@ -96,19 +173,22 @@ class RoundRecord:
     download_bytes_per_client: float | None
     clipped_fraction: float | None
     seconds: float
+    privacy: RoundPrivacy | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunResult:
     """A finished run: the global model, its records in order, and the model's hash in hexadecimal.
 
-    ``server_view``: that of the last aggregate of this process, if the aggregator gave any.
+    ``server_view``: that of the last aggregate of this process, if the aggregator gave any. ``stopped``: why the run
+    ended before its last round (the privacy budget), or ``None``.
     """
 
     tensors: Tensors = field(repr=False)
     records: tuple[RoundRecord, ...] = field(repr=False)
     model_hash: str
     server_view: ServerView | None = field(default=None, repr=False)
+    stopped: str | None = None
 
     @property
     def accuracy(self) -> float:

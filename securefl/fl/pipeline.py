@@ -50,6 +50,11 @@ class Pipeline:
         """Integers per client: the values and the weight."""
         return self.layout.dimension + 1
 
+    @property
+    def max_value(self) -> int:
+        """The largest integer of a client."""
+        return self.grid.max_value
+
     def encode(self, contribution: Contribution) -> Quantized:
         """uint64[dimension] and how many values lay beyond the clip range.
 

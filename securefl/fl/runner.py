@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -12,16 +12,20 @@ from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError
 from securefl.fl.aggregators import Dropouts, ProtectedAggregator
 from securefl.fl.config import Config, parse
-from securefl.fl.fedavg import FedAvg, prepare
+from securefl.fl.example_privacy import ExamplePrivacy
+from securefl.fl.fedavg import FedAvg, Workload, local_training, prepare
 from securefl.fl.interfaces import RoundRecord, RunResult
 from securefl.fl.models import tensors_of
+from securefl.fl.privacy import UserPrivacy
 from securefl.fl.protections import protection_named
 from securefl.fl.seeds import SeedTree
+from securefl.fl.training import LocalTraining
 
 __all__ = ["FinishedRun", "Run", "saved_config"]
 
 
 CONFIG_FILE = "config.json"
+LEDGER_FILE = "ledger.sqlite"
 
 
 def saved_config(folder: Path) -> Config:
@@ -34,6 +38,28 @@ def saved_config(folder: Path) -> Config:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacyStatement:
+    """What a run spent, and what the figure rests on. ``ledger_head``: hash of the ledger's last row, hexadecimal."""
+
+    epsilon: float
+    noise_multiplier: float
+    neighboring: str
+    assumptions: tuple[str, ...]
+    ledger_head: str
+
+    @classmethod
+    def of(cls, privacy: UserPrivacy | ExamplePrivacy) -> PrivacyStatement:
+        """The statement as of now."""
+        return cls(
+            privacy.epsilon_spent,
+            privacy.noise_multiplier,
+            privacy.neighboring.value,
+            tuple(privacy.assumptions()),
+            privacy.ledger.head.hex(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FinishedRun:
     """A run's configuration, its result, the number of parameters and how long this process worked on it."""
 
@@ -41,6 +67,7 @@ class FinishedRun:
     result: RunResult = field(repr=False)
     parameters: int
     seconds: float
+    privacy: PrivacyStatement | None = None
 
 
 class Run:
@@ -65,17 +92,24 @@ class Run:
         workload = prepare(config)
         seeds = SeedTree(config.data.seed)
         dropout = config.faults.dropout
+        training = local_training(config)
+        self.privacy = _privacy(config, workload, training, out / LEDGER_FILE, resume=resume)
+        if isinstance(self.privacy, ExamplePrivacy):
+            training = replace(training, dpsgd=self.privacy.noise)
         aggregator = ProtectedAggregator(
             protection=protection_named(protection.method, protection.suite),
-            threshold=protection.threshold_count(config.data.clients),
+            threshold=protection.threshold_count,
             grid=FixedPoint(protection.clip_range, protection.value_bits),
             max_weight=protection.max_weight_for(workload.weights.values()),
             dropouts=Dropouts(dropout, seeds.child("dropouts")) if dropout else None,
+            privacy=self.privacy,
             record_view=True,
         )
-        self._fedavg = FedAvg.from_config(config, workload, aggregator, checkpoint=checkpoint)
+        self._fedavg = FedAvg.from_config(config, workload, aggregator, training=training, checkpoint=checkpoint)
         aggregator.check(tensors_of(workload.model), list(workload.weights))
         self.rounds_done = self._fedavg.resume() if resume else 0
+        if self.privacy is not None and self.rounds_done:
+            self.privacy.restore([record.privacy for record in self._fedavg.result().records])
         self.parameters = sum(parameter.numel() for parameter in workload.model.parameters())
 
     def headline(self) -> list[str]:
@@ -83,12 +117,19 @@ class Run:
         c = self.config
         suite = f" ({c.protection.suite})" if c.protection.method == "masked" else ""
         start = f", resumed after round {self.rounds_done}" if self.rounds_done else ""
-        return [
+        lines = [
             f"{c.data.dataset}, {c.data.clients} clients ({c.data.partition}), {c.model.name} with {self.parameters} "
             f"parameters, {c.training.rounds} rounds{start}",
             f"protection: {c.protection.method}{suite}, {c.protection.value_bits} value bits, "
             f"at least {c.protection.threshold_count(c.data.clients)} survivors",
         ]
+        if c.privacy is not None and self.privacy is not None:
+            noise = "DP-SGD at each client" if c.privacy.unit == "example" else f"{c.privacy.noise} noise"
+            lines.append(
+                f"privacy: epsilon <= {c.privacy.epsilon:g} at delta = {c.privacy.delta:g} per {c.privacy.unit}, {noise}, "
+                f"noise multiplier {self.privacy.noise_multiplier:.3f}"
+            )
+        return lines
 
     def rounds(self) -> Iterator[RoundRecord]:
         """Run the rounds that are left, one per iteration."""
@@ -96,4 +137,47 @@ class Run:
 
     def finish(self) -> FinishedRun:
         """The finished run. Raises :class:`ConfigurationError` before the first round."""
-        return FinishedRun(self.config, self._fedavg.result(), self.parameters, perf_counter() - self._started)
+        return FinishedRun(
+            self.config,
+            self._fedavg.result(),
+            self.parameters,
+            perf_counter() - self._started,
+            None if self.privacy is None else PrivacyStatement.of(self.privacy),
+        )
+
+
+def _privacy(
+    config: Config, workload: Workload, training: LocalTraining, ledger: Path, *, resume: bool
+) -> UserPrivacy | ExamplePrivacy | None:
+    """The run's privacy and its ledger. An earlier run's ledger is never overwritten: what it records was spent."""
+    chosen = config.privacy
+    if chosen is None:
+        return None
+    if ledger.exists() and not resume:
+        raise ConfigurationError(
+            f"{ledger} is the privacy ledger of an earlier run: go on with it by --resume {ledger.parent}, "
+            "or give this run another folder by --out"
+        )
+    name = config.with_overrides(rounds=1).digest()
+    dimension = sum(tensor.size for tensor in tensors_of(workload.model).values())
+    if chosen.unit == "example":
+        return ExamplePrivacy(
+            chosen,
+            dimension=dimension,
+            examples=workload.weights.values(),
+            training=training,
+            rounds=config.training.rounds,
+            ledger=ledger,
+            run=name,
+        )
+    expected = int((chosen.sampling_probability or 1.0) * config.data.clients)
+    return UserPrivacy(
+        chosen,
+        dimension=dimension,
+        population=config.data.clients,
+        minimum_survivors=config.protection.threshold_count(max(2, expected)),
+        rounds=config.training.rounds,
+        value_bits=config.protection.value_bits,
+        ledger=ledger,
+        run=name,
+    )

@@ -27,7 +27,18 @@ try:
 except ImportError as error:
     raise MissingExtraError("training needs torch: pip install 'securefl[torch]'") from error
 
-__all__ = ["Evaluation", "LocalResult", "LocalTraining", "check_fits", "evaluate", "torch_threads", "train"]
+__all__ = [
+    "Evaluation",
+    "ExampleNoise",
+    "LocalResult",
+    "LocalTraining",
+    "batch_probability",
+    "check_fits",
+    "evaluate",
+    "steps_per_round",
+    "torch_threads",
+    "train",
+]
 
 #: Far beyond use, well within float32: torch's own complaint about a factor that overflows would be a RuntimeError.
 _LARGEST = 1e30
@@ -36,11 +47,20 @@ _Step = Callable[[Sequence[torch.Tensor]], None]
 
 
 @dataclass(frozen=True, slots=True)
+class ExampleNoise:
+    """DP-SGD: ``clip_norm`` of an example's gradient, ``noise_multiplier`` of a step. [Abadi et al. 2016, Alg. 1]"""
+
+    clip_norm: float
+    noise_multiplier: float
+
+
+@dataclass(frozen=True, slots=True)
 class LocalTraining:
     """How a client trains: ``epochs`` passes over its examples in mini-batches. [McMahan et al. 2017, ClientUpdate]
 
     ``optimizer``: ``"sgd"`` (with ``momentum`` in [0, 1)) or ``"adam"``; its state starts anew in every round.
-    ``weight_decay``: >= 0, added to the gradient. Raises :class:`~securefl.errors.ConfigurationError`.
+    ``weight_decay``: >= 0, added to the gradient. ``dpsgd``: example-level privacy: Poisson batches, clipped and noised
+    gradients, plain SGD. Raises :class:`~securefl.errors.ConfigurationError`.
     """
 
     epochs: int = 1
@@ -49,6 +69,7 @@ class LocalTraining:
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
+    dpsgd: ExampleNoise | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -59,6 +80,8 @@ class LocalTraining:
             raise ConfigurationError(f"no optimizer {self.optimizer!r}; there are sgd, adam")
         if not 0 <= self.momentum < 1 or (self.momentum and self.optimizer == "adam"):
             raise ConfigurationError(f"momentum lies in [0, 1) and is for sgd, not {self.momentum}")
+        if self.dpsgd is not None and (self.optimizer != "sgd" or self.momentum or self.weight_decay):
+            raise ConfigurationError("example-level privacy trains by plain sgd, without momentum and weight decay")
         if not 0 <= self.weight_decay <= _LARGEST:
             raise ConfigurationError(f"weight_decay lies between 0 and {_LARGEST}, not {self.weight_decay}")
 
@@ -112,6 +135,8 @@ def train(
     device = parameters[0].device
     inputs = torch.from_numpy(dataset.inputs[indices]).to(device)
     targets = torch.from_numpy(dataset.targets[indices]).to(device)
+    if settings.dpsgd is not None:
+        return _train_privately(module, names, parameters, tensors, inputs, targets, settings, settings.dpsgd, seed)
     rng, steps = seed.child("order").numpy(), 0
     losses: list[torch.Tensor] = []  # of the last epoch's batches
     with _random_layers(seed.child("layers")), _constant_buffers(module):
@@ -137,6 +162,53 @@ def train(
             f"the training of client {client} in round {round} is no longer finite; lower the learning rate"
         )
     return LocalResult(update, len(indices), mean_loss, steps)
+
+
+def batch_probability(examples: int, batch_size: int) -> float:
+    """The probability with which an example joins a Poisson-sampled batch of ``batch_size`` expected examples."""
+    return min(1.0, batch_size / examples)
+
+
+def steps_per_round(examples: int, settings: LocalTraining) -> int:
+    """Optimiser steps of one client in one round."""
+    return settings.epochs * -(-examples // settings.batch_size)
+
+
+def _train_privately(
+    module: nn.Module,
+    names: list[str],
+    parameters: list[torch.Tensor],
+    tensors: Tensors,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    settings: LocalTraining,
+    noise: ExampleNoise,
+    seed: SeedTree,
+) -> LocalResult:
+    """DP-SGD on one client. Batches and noise come from the operating system: never from the seed tree."""
+    from securefl.fl.dpsgd import ClippedGradients, add_noise, poisson_batch
+
+    def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(logits, labels, reduction="none")
+
+    examples = len(targets)
+    probability, steps = batch_probability(examples, settings.batch_size), steps_per_round(examples, settings)
+    clipped = ClippedGradients(module, noise.clip_norm)
+    # The expected size, not the realised one, which would be a statement about who is in the batch.
+    rate = settings.learning_rate / (probability * examples)
+    with _random_layers(seed.child("layers")), _constant_buffers(module):
+        for _ in range(steps):
+            batch = poisson_batch(examples, probability)
+            if len(batch):
+                sums, _ = clipped.accumulate(inputs[batch], targets[batch], losses)
+            else:
+                sums = [torch.zeros_like(parameter) for parameter in parameters]
+            noisy = add_noise(sums, clip_norm=noise.clip_norm, noise_multiplier=noise.noise_multiplier)
+            with torch.no_grad():
+                torch._foreach_add_(parameters, noisy, alpha=-rate)
+    after = [parameter.detach().cpu().numpy() for parameter in parameters]
+    update = {name: np.asarray(value - tensors[name]) for name, value in zip(names, after, strict=True)}
+    return LocalResult(update, examples, float("nan"), steps)
 
 
 def evaluate(module: nn.Module, tensors: Tensors, dataset: Dataset, *, batch_size: int = 1024) -> Evaluation:
