@@ -2,7 +2,8 @@
 
 ``output``    progress and tables: a bar on a terminal, plain lines elsewhere
 ``run``       train as configured
-``demo``      narrated protocols, see ``demo_secagg``
+``demo``      narrated protocols: ``demo_secagg``, ``demo_dp``
+``privacy``   epsilon, calibrate, ledger
 ``selftest``  the vectors on the installed package
 ``bench``     the checkout's benchmarks
 """
@@ -16,6 +17,7 @@ import typer
 import securefl
 from securefl.cli.bench import bench
 from securefl.cli.demo import demo
+from securefl.cli.privacy import calibrate, epsilon, ledger
 from securefl.cli.run import run
 from securefl.cli.selftest import selftest
 
@@ -48,5 +50,8 @@ def _root(
 
 app.command()(run)
 app.add_typer(demo, name="demo")
+app.command()(epsilon)
+app.command()(calibrate)
+app.add_typer(ledger, name="ledger")
 app.command()(selftest)
 app.command()(bench)

@@ -33,3 +33,21 @@ def secagg(
     from securefl.cli.output import write_json
 
     write_json(narrate(clients, drop, values, suite, quiet=json == "-"), json)
+
+
+@demo.command()
+def dp(
+    clients: Annotated[int, typer.Option(help="How many clients.")] = 10,
+    drop: Annotated[int, typer.Option(help="How many fall silent in every round.")] = 1,
+    values: Annotated[int, typer.Option(help="Values per update.")] = 200,
+    noise_multiplier: Annotated[float, typer.Option(help="Noise stddev of the sum over the clip norm.")] = 4.0,
+    rounds: Annotated[int, typer.Option(help="Rounds that the budget is made for.")] = 5,
+    json: Annotated[
+        str | None, typer.Option("--json", help="Also write the figures here; - is standard output.")
+    ] = None,
+) -> None:
+    """Distributed noise: each client adds its share, the ledger charges, the budget ends the run."""
+    from securefl.cli.demo_dp import narrate
+    from securefl.cli.output import write_json
+
+    write_json(narrate(clients, drop, values, noise_multiplier, rounds, quiet=json == "-"), json)

@@ -183,7 +183,9 @@ class Ledger:
 
     def _sums(self) -> tuple[float, float]:
         row = self._db.execute("SELECT TOTAL(cost), TOTAL(distance) FROM ledger").fetchone()
-        return float(row[0]) * (1 + 1e-12), float(row[1]) * (1 + 1e-12)
+        # sums of doubles are rounded: err on the safe side; counts of rounds are exact
+        inflate = 1.0 if self.budget.kind is FilterKind.PLAN else 1 + 1e-12
+        return float(row[0]) * inflate, float(row[1]) * (1 + 1e-12)
 
     def _state(self, round_number: int) -> RoundState:
         found = self._db.execute("SELECT kind FROM ledger WHERE round = ? AND kind != 'open'", (round_number,))

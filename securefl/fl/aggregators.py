@@ -51,9 +51,11 @@ class Dropouts:
 class ProtectedAggregator:
     """The :class:`~securefl.fl.interfaces.Aggregator` of a simulated run, under any protection.
 
-    ``threshold``: least number of survivors, a count or a function of the cohort's size. ``grid``, ``max_weight``, ``clip_norm``: see
-    :class:`~securefl.fl.pipeline.Pipeline`. ``session``: names the run; fresh randomness by default. ``record_view``:
-    keep one client's integers beside what the server received of it, for reports.
+    ``threshold``: least number of survivors, a count or a function of the cohort's size.
+    ``privacy``: differential privacy of the run, whose coder and ledger take over.
+    ``grid``, ``max_weight``, ``clip_norm``: see :class:`~securefl.fl.pipeline.Pipeline`.
+    ``session``: names the run; fresh randomness by default.
+    ``record_view``: keep one client's integers beside what the server received of it, for reports.
     """
 
     protection: Protection

@@ -169,8 +169,10 @@ class PrivacyConfig(_Section):
     def _fits_together(self) -> Self:
         given = self.model_fields_set
         if self.unit == "example" and (given & {"noise", "colluders", "adaptive", "sampling_probability"}):
-            raise ValueError('unit = "example" is DP-SGD at each client: noise, colluders, adaptive and '
-                             "sampling_probability are for user-level privacy; remove them")
+            raise ValueError(
+                'unit = "example" is DP-SGD at each client: noise, colluders, adaptive and '
+                "sampling_probability are for user-level privacy; remove them"
+            )
         if self.adaptive and self.noise == "local":
             raise ValueError('adaptive needs a sum: it does not go with noise = "local"')
         if self.colluders and self.noise != "distributed":

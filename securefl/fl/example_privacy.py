@@ -32,7 +32,8 @@ class ExamplePrivacy:
     """One run's DP-SGD noise and ledger.
 
     ``dimension``: trainable parameters. ``examples``: per client. ``training``: batch size and epochs.
-    ``rounds``: planned. ``ledger``: the file. ``run``: the run's name. Raises ConfigurationError and as the ledger does.
+    ``rounds``: planned. ``ledger``: the file. ``run``: the run's name.
+    Raises ConfigurationError, and what the ledger raises.
     """
 
     minimum_survivors = 0
@@ -112,7 +113,7 @@ class ExamplePrivacy:
     def assumptions(self) -> list[str]:
         """What the stated ε rests on, in words."""
         return [
-            f"neighboring datasets differ in one example of one client ({self.neighboring.value}); privacy unit: example",
+            f"neighboring datasets differ in one client's example ({self.neighboring.value}); privacy unit: example",
             f"stated for the client with the largest batches (probability {self._probability:.3g} per step, "
             f"{self._steps} steps a round); clients with more examples spend less",
             "batches are Poisson-sampled and hidden; each client adds its own noise and needs to trust nobody",

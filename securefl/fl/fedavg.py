@@ -96,7 +96,8 @@ class FedAvg:
 
     ``workload``: model, data and who holds which rows. ``aggregator``: gives the weighted mean of the updates.
     ``settings``: local training. ``rounds``: >= 1. ``seed``: an integer or a node of a seed tree.
-    ``server_learning_rate``: eta > 0. ``sampling_probability``: Poisson-sampled cohorts, in (0, 1]; ``None``: all. ``checkpoint``: a directory written after every round, or ``None``.
+    ``server_learning_rate``: eta > 0. ``sampling_probability``: Poisson-sampled cohorts, in (0, 1]; ``None``: all.
+    ``checkpoint``: a directory written after every round, or ``None``.
     ``config_digest``: bound into the checkpoint beside model, data and seed. ``threads``: torch threads; 1 is fastest
     for small models and makes results independent of the number of cores.
 
@@ -249,9 +250,7 @@ class FedAvg:
         """The model and records so far. Raises ConfigurationError before the first round."""
         if not self._records:
             raise ConfigurationError("the run has no result before its first round")
-        return RunResult(
-            dict(self._tensors), tuple(self._records), self._hash.hex(), self._server_view, self._stopped
-        )
+        return RunResult(dict(self._tensors), tuple(self._records), self._hash.hex(), self._server_view, self._stopped)
 
     def _run_round(self, round: int) -> RoundRecord:
         started = perf_counter()

@@ -139,6 +139,7 @@ class UserPrivacy:
         self.sampling_probability = 1.0 if config.sampling_probability is None else config.sampling_probability
         self._dimension, self._population, self._value_bits = dimension, population, value_bits
         self._rounds = rounds
+        self._local_epsilon = config.epsilon
         # local noise is judged under replacement: the message, not the sum, is what an adversary sees
         local = config.noise == "local"
         self.neighboring = NeighboringRelation.REPLACE_ONE if local else NeighboringRelation.of(config.neighboring)
@@ -154,7 +155,7 @@ class UserPrivacy:
         clip_norm = c.clip_norm if adaptive is None else adaptive.joint_norm
         dimension = self._dimension + (adaptive is not None)
         if c.noise == "local":
-            return LocalNoise(c.epsilon, _KEPT * c.delta, c.clip_norm, self._dimension, self._rounds)
+            return LocalNoise(self._local_epsilon, _KEPT * c.delta, c.clip_norm, self._dimension, self._rounds)
         if c.noise == "central":
             return CentralNoise(clip_norm, dimension, noise_multiplier, self._value_bits)
         return DistributedSkellam(
@@ -183,6 +184,8 @@ class UserPrivacy:
         if c.noise_multiplier is not None:
             return c.noise_multiplier
         if c.noise == "local":
+            while not self._allows_plan(1.0):
+                self._local_epsilon *= 0.999  # room for the distance of integer noise
             mechanism = self._mechanism(1.0)
             assert isinstance(mechanism, LocalNoise)  # noqa: S101 - by construction
             return mechanism.noise_multiplier
@@ -239,8 +242,10 @@ class UserPrivacy:
         return PrivateCoder(layout, self.mechanism, self._value_bits, self.adaptive)
 
     def before(self, round: int) -> None:
-        """Raises :class:`PrivacyBudgetExceededError` when the round could not be paid for, and
-        :class:`LostRoundError` when it was charged before a crash: it is never run again."""
+        """Raises :class:`PrivacyBudgetExceededError` when the round could not be paid for.
+
+        Raises :class:`LostRoundError` when it was charged before a crash: it is never run again.
+        """
         if self.ledger.state(round) is not RoundState.ABSENT:
             raise LostRoundError(f"round {round} was charged before an interruption; its result is lost, not repeated")
         if not self.ledger.allows(self._event(self.mechanism)):
@@ -279,8 +284,8 @@ class UserPrivacy:
         lines = [f"neighboring populations differ in {relation}; privacy unit: client"]
         if c.noise == "distributed":
             lines.append(
-                f"at least {self.minimum_survivors - c.colluders} of the survivors add their share of the noise honestly "
-                f"({c.colluders} may collude with the server); each round is charged for its realised survivors"
+                f"at least {self.minimum_survivors - c.colluders} of the survivors add their share of the noise "
+                f"honestly ({c.colluders} may collude with the server); a round is charged for its realised survivors"
             )
             lines.append("the server sees only the protected sum: without protection it would see each client's share")
         elif c.noise == "central":
@@ -293,9 +298,9 @@ class UserPrivacy:
                 SelfComposed(self.mechanism.event(), max(1, charged)), self.config.delta, self.neighboring
             )
             lines.append(
-                f"each client joins a round by its own coin (probability {self.sampling_probability:g}), and who joined "
-                "is hidden from whoever receives the models; against one who sees the cohorts, as the server does, "
-                f"the same rounds cost epsilon = {unsampled:.2f}"
+                f"each client joins a round by its own coin (probability {self.sampling_probability:g}), and who "
+                "joined is hidden from whoever receives the models; against one who sees the cohorts, as the server "
+                f"does, the same rounds cost epsilon = {unsampled:.2f}"
             )
         lines.append("noise comes from the operating system's generator; rounding is inside the sensitivity")
         return lines

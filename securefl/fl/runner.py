@@ -126,8 +126,8 @@ class Run:
         if c.privacy is not None and self.privacy is not None:
             noise = "DP-SGD at each client" if c.privacy.unit == "example" else f"{c.privacy.noise} noise"
             lines.append(
-                f"privacy: epsilon <= {c.privacy.epsilon:g} at delta = {c.privacy.delta:g} per {c.privacy.unit}, {noise}, "
-                f"noise multiplier {self.privacy.noise_multiplier:.3f}"
+                f"privacy: epsilon <= {c.privacy.epsilon:g} at delta = {c.privacy.delta:g} per {c.privacy.unit}, "
+                f"{noise}, noise multiplier {self.privacy.noise_multiplier:.3f}"
             )
         return lines
 

@@ -7,7 +7,7 @@ from securefl.audit import figures, report
 from securefl.errors import ConfigurationError
 from securefl.fl.config import parse
 from securefl.fl.interfaces import RoundRecord, RunResult, ServerView
-from securefl.fl.runner import FinishedRun
+from securefl.fl.runner import FinishedRun, PrivacyStatement
 
 
 def record(round, failed=None, upload=1000.0):
@@ -25,7 +25,9 @@ VIEW = ServerView(1, np.arange(121, dtype=np.uint64), np.arange(121, dtype=np.ui
 
 
 def test_means_are_over_the_rounds_that_gave_a_sum():
-    built = report.build(finished(record(1, upload=1000), record(2, "TooFewClientsError: 1 left"), record(3, upload=3000)))
+    built = report.build(
+        finished(record(1, upload=1000), record(2, "TooFewClientsError: 1 left"), record(3, upload=3000))
+    )
     assert built["upload_bytes_per_client"] == 2000
     assert built["vector_bytes_per_client"] == 400
     assert built["survivors"] == [[1, 2, 3], [], [1, 2, 3]]
@@ -39,8 +41,18 @@ def test_a_run_without_any_sum_has_no_byte_figures():
 
 
 def test_few_clients_are_told_that_no_useful_epsilon_exists():
-    assert "too few" in report.privacy_sentence(20)
-    assert "too few" not in report.privacy_sentence(1000)
+    assert "too few" in report.privacy_sentence(finished(record(1)))
+    many = FinishedRun(parse({"data": {"clients": 1000}}), finished(record(1)).result, 120, 1.0)
+    assert "too few" not in report.privacy_sentence(many)
+
+
+def test_what_was_spent_stands_in_the_report_with_what_it_rests_on():
+    statement = PrivacyStatement(1.25, 3.0, "add-remove", ("one", "<two>"), "ff" * 32)
+    run = FinishedRun(parse({"privacy": {"epsilon": 2.0}}), finished(record(1)).result, 120, 1.0, statement)
+    built = report.build(run)
+    assert (built["epsilon"], built["delta"], built["noise_multiplier"]) == (1.25, 1e-5, 3.0)
+    assert "epsilon = 1.250 of 2 spent" in built["privacy"]
+    assert "&lt;two&gt;" in report.render(built, run)
 
 
 @pytest.mark.parametrize("view", [None, VIEW])
