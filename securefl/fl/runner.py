@@ -55,12 +55,6 @@ class Run:
         self.config = config
         self._started = perf_counter()
         checkpoint = out / "checkpoint"
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
-            (out / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
         protection = config.protection
         workload = prepare(config)
         seeds = SeedTree(config.data.seed)
@@ -76,6 +70,12 @@ class Run:
         self._fedavg = FedAvg.from_config(config, workload, aggregator, checkpoint=checkpoint)
         aggregator.check(tensors_of(workload.model), list(workload.weights))
         self.rounds_done = self._fedavg.resume() if resume else 0
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
+            (out / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
         self.parameters = sum(parameter.numel() for parameter in workload.model.parameters())
 
     def headline(self) -> list[str]:

@@ -25,7 +25,9 @@ VIEW = ServerView(1, np.arange(121, dtype=np.uint64), np.arange(121, dtype=np.ui
 
 
 def test_means_are_over_the_rounds_that_gave_a_sum():
-    built = report.build(finished(record(1, upload=1000), record(2, "TooFewClientsError: 1 left"), record(3, upload=3000)))
+    built = report.build(
+        finished(record(1, upload=1000), record(2, "TooFewClientsError: 1 left"), record(3, upload=3000))
+    )
     assert built["upload_bytes_per_client"] == 2000
     assert built["vector_bytes_per_client"] == 400
     assert built["survivors"] == [[1, 2, 3], [], [1, 2, 3]]
@@ -39,8 +41,9 @@ def test_a_run_without_any_sum_has_no_byte_figures():
 
 
 def test_few_clients_are_told_that_no_useful_epsilon_exists():
-    assert "too few" in report.privacy_sentence(20)
-    assert "too few" not in report.privacy_sentence(1000)
+    assert "too few" in report.privacy_sentence("masked", 20)
+    assert "too few" not in report.privacy_sentence("masked", 1000)
+    assert "saw every client's update" in report.privacy_sentence("plain", 20)
 
 
 @pytest.mark.parametrize("view", [None, VIEW])
