@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from securefl.encoding.ring import Lanes
-from securefl.errors import ConfigurationError, FaultyClientError, FaultyServerError, TooFewClientsError
+from securefl.errors import ConfigurationError, DecodeError, FaultyClientError, FaultyServerError, TooFewClientsError
 from securefl.machine import (
     Aborted,
     ClientRole,
@@ -48,6 +48,7 @@ def _context_hash(context: RoundContext) -> bytes:
         context.max_value.to_bytes(8, "big"),
         b"".join(client.to_bytes(4, "big") for client in context.clients),
         context.model_hash,
+        *context.extra_fields(),
     )
 
 
@@ -135,8 +136,16 @@ class PlainServer(Machine):
         if left < needed:
             self._advance("fail")
             return [Aborted(TooFewClientsError(f"{left} clients are left; the threshold is {needed}"))]
+        survivors = tuple(sorted(self._answered))
+        try:
+            values = self._lanes.unpack(self._total)
+        except DecodeError as error:
+            self._advance("fail")
+            return [
+                Aborted(FaultyClientError(f"{error}; some client's words are no packed vector", survivors), survivors)
+            ]
         self._advance("close")
-        return [Completed(SumResult(self._lanes.unpack(self._total), tuple(sorted(self._answered))))]
+        return [Completed(SumResult(values, survivors))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ def privacy_sentence(run: FinishedRun) -> str:
             f"epsilon = {run.privacy.epsilon:.3f} of {chosen.epsilon:g} spent at delta = {chosen.delta:g}, "
             f"per {chosen.unit}, {run.privacy.neighboring}"
         )
+    if run.config.protection.method == "plain":
+        return "no protection and no differential privacy: the server saw every client's update"
     sentence = "no differential privacy: the server learns the sum of the survivors' updates exactly"
     return sentence if clients >= 100 else f"{sentence}, and {clients} clients are too few for a useful user-level ε"
 

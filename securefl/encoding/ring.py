@@ -68,6 +68,8 @@ class Lanes:
 
     def check(self, values: IntegerVector) -> None:
         """Raises :class:`InvalidInputError` unless ``values`` is uint64[dimension] within [0, max_value]."""
+        if not isinstance(values, np.ndarray):
+            raise InvalidInputError(f"expected a numpy array of uint64 integers, got {type(values).__name__}")
         if values.dtype != np.uint64 or values.shape != (self.dimension,):
             raise InvalidInputError(
                 f"expected uint64 integers of shape ({self.dimension},), got {values.dtype} of shape {values.shape}"

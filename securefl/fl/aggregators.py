@@ -148,6 +148,7 @@ class ProtectedAggregator:
             max_value=coder.max_value,
             threshold=self._threshold_for(len(clients)),
             model_hash=model_hash,
+            encoding=coder.encoding,
         )
 
 

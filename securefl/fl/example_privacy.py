@@ -7,33 +7,27 @@ stated for the client that pays most: the one with the fewest examples, whose ba
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from securefl.dp.accountant import event_epsilon
 from securefl.dp.calibration import calibrate_event
 from securefl.dp.events import Event, NeighboringRelation, SelfComposed
 from securefl.dp.filters import Budget, FilterKind
-from securefl.dp.ledger import Ledger, RoundState
 from securefl.encoding.layout import Layout
-from securefl.errors import PrivacyBudgetExceededError
+from securefl.fl.budget import KEPT, BudgetedRun
 from securefl.fl.config import PrivacyConfig
 from securefl.fl.dpsgd import step_event
-from securefl.fl.interfaces import Coder, LostRoundError, RoundPrivacy
+from securefl.fl.interfaces import Coder, RoundPrivacy
 from securefl.fl.training import ExampleNoise, LocalTraining, batch_probability, steps_per_round
 from securefl.machine import SumResult
 
 __all__ = ["ExamplePrivacy"]
 
-#: Share of δ that the ledger's filter keeps aside for the distance of integer noise (securefl.dp.filters).
-_KEPT = 0.99
 
-
-class ExamplePrivacy:
+class ExamplePrivacy(BudgetedRun):
     """One run's DP-SGD noise and ledger.
 
     ``dimension``: trainable parameters. ``examples``: per client. ``training``: batch size and epochs.
-    ``rounds``: planned. ``ledger``: the file. ``run``: the run's name.
-    Raises ConfigurationError, and what the ledger raises.
+    ``rounds``: planned. Raises :class:`ConfigurationError` when no noise meets the budget.
     """
 
     minimum_survivors = 0
@@ -46,11 +40,9 @@ class ExamplePrivacy:
         examples: Iterable[int],
         training: LocalTraining,
         rounds: int,
-        ledger: Path,
-        run: str,
     ) -> None:
         self.config = config
-        self.neighboring = NeighboringRelation.of(config.neighboring)
+        relation = NeighboringRelation.of(config.neighboring)
         self._dimension = dimension
         kinds = {(batch_probability(n, training.batch_size), steps_per_round(n, training)) for n in examples}
 
@@ -60,17 +52,16 @@ class ExamplePrivacy:
         # the client that pays most at a common noise multiplier
         guess = config.noise_multiplier or 1.0
         self._probability, self._steps = max(
-            kinds, key=lambda kind: event_epsilon(cost(guess, *kind), config.delta, self.neighboring)
+            kinds, key=lambda kind: event_epsilon(cost(guess, *kind), config.delta, relation)
         )
         self.noise_multiplier = config.noise_multiplier or calibrate_event(
             lambda z: cost(z, self._probability, self._steps),
             epsilon=config.epsilon,
-            delta=_KEPT * config.delta,
-            neighboring=self.neighboring,
+            delta=KEPT * config.delta,
+            neighboring=relation,
             precision=1e-4,
         )
-        budget = Budget(config.epsilon, config.delta, self.neighboring, FilterKind.PLAN, self._event())
-        self.ledger = Ledger(ledger, run=run, budget=budget)
+        super().__init__(Budget(config.epsilon, config.delta, relation, FilterKind.PLAN, self._event()))
 
     @property
     def noise(self) -> ExampleNoise:
@@ -89,12 +80,7 @@ class ExamplePrivacy:
 
     def before(self, round: int) -> None:
         """Raises :class:`PrivacyBudgetExceededError` or :class:`LostRoundError`."""
-        if self.ledger.state(round) is not RoundState.ABSENT:
-            raise LostRoundError(f"round {round} was charged before an interruption; its result is lost, not repeated")
-        if not self.ledger.allows(self._event()):
-            raise PrivacyBudgetExceededError(
-                f"round {round} would exceed epsilon = {self.config.epsilon:g} at delta = {self.config.delta:g}"
-            )
+        self._admit(round, self._event())
 
     def charge(self, round: int, coder: Coder, result: SumResult) -> None:
         """Commit one round of DP-SGD."""
@@ -104,11 +90,6 @@ class ExamplePrivacy:
         """Note the release."""
         self.ledger.released(round, digest)
         return RoundPrivacy(self.epsilon_spent, self.config.clip_norm)
-
-    @property
-    def epsilon_spent(self) -> float:
-        """ε of everything charged so far, at the budget's δ."""
-        return self.ledger.spent()
 
     def assumptions(self) -> list[str]:
         """What the stated ε rests on, in words."""

@@ -31,7 +31,8 @@ class Contribution:
     """What one client gives to one round; it exists on that client only.
 
     ``tensors``: float32 arrays, the client's update (after - before), in the model's order.
-    ``weight``: >= 1, the number of examples. ``seed``: 32 bytes for stochastic rounding, simulations only.
+    ``weight``: >= 1, the number of examples. ``seed``: 32 secret bytes for stochastic rounding: from the seed tree in
+    a simulation, fresh from the operating system in a deployment.
     """
 
     tensors: Tensors = field(repr=False)
@@ -101,6 +102,11 @@ class Coder(Protocol):
     @property
     def max_value(self) -> int:
         """The largest integer of a client."""
+        ...
+
+    @property
+    def encoding(self) -> bytes:
+        """A hash of what clients must agree on to encode alike."""
         ...
 
     def encode(self, contribution: Contribution) -> Quantized: ...

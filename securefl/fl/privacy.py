@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -24,24 +23,23 @@ from securefl.dp.central import CentralNoise
 from securefl.dp.distributed import DistributedSkellam
 from securefl.dp.events import Event, NeighboringRelation, SelfComposed
 from securefl.dp.filters import Budget, FilterKind
-from securefl.dp.ledger import Ledger, RoundState
 from securefl.dp.local import LocalNoise
 from securefl.encoding.clipping import clip_to_norm
 from securefl.encoding.layout import Layout
 from securefl.encoding.quantize import FixedPoint, Quantized
-from securefl.errors import ConfigurationError, PrivacyBudgetExceededError
+from securefl.errors import ConfigurationError
+from securefl.fl.budget import KEPT, BudgetedRun
 from securefl.fl.config import PrivacyConfig
-from securefl.fl.interfaces import Coder, Contribution, LostRoundError, RoundPrivacy
+from securefl.fl.interfaces import Coder, Contribution, RoundPrivacy
 from securefl.machine import SumResult
 from securefl.primitives.entropy import SystemEntropy
+from securefl.primitives.kdf import Label, tuple_hash
 from securefl.types import Tensors, Update
 
 __all__ = ["PrivateCoder", "UserPrivacy"]
 
 Mechanism: TypeAlias = DistributedSkellam | CentralNoise | LocalNoise
 
-#: Share of δ that the ledger's filter keeps aside for the distance of integer noise (securefl.dp.filters).
-_KEPT = 0.99
 #: What a locally noised value may reach, in noise stddevs beyond the clip norm; clamping there is post-processing.
 _LOCAL_RANGE = 6.0
 
@@ -76,6 +74,19 @@ class PrivateCoder:
         assert isinstance(self.mechanism, LocalNoise)  # noqa: S101 - callers check
         stddev = self.mechanism.noise_multiplier * self.mechanism.clip_norm
         return FixedPoint(self.mechanism.clip_norm + _LOCAL_RANGE * stddev, self.value_bits)
+
+    @property
+    def encoding(self) -> bytes:
+        """32 bytes over layout, mechanism and clip norm: clients that differ in one must not be summed."""
+        return tuple_hash(Label.GRID, b"private", self.layout.schema_hash, *map(str.encode, self._public()))
+
+    def _public(self) -> tuple[str, ...]:
+        bits = str(self.value_bits), str(self.dimension)
+        clip = () if self.adaptive is None else (float(self.adaptive.clip_norm).hex(),)
+        if isinstance(self.mechanism, LocalNoise):
+            return ("local", float(self._grid.clip_range).hex(), *bits)
+        kind = "central" if isinstance(self.mechanism, CentralNoise) else "distributed"
+        return (kind, float(self.mechanism.scale).hex(), float(self.mechanism.clip_norm).hex(), *bits, *clip)
 
     def encode(self, contribution: Contribution) -> Quantized:
         """uint64[dimension]; ``clipped`` is 1 when the update was longer than the clip norm.
@@ -113,13 +124,13 @@ class PrivateCoder:
         return self.mechanism.decode(result.values, survivors)
 
 
-class UserPrivacy:
+class UserPrivacy(BudgetedRun):
     """One run's mechanism, budget and ledger.
 
     ``dimension``: of the update. ``population``: clients of the run. ``minimum_survivors``: of a round.
-    ``rounds``: planned. ``value_bits``: of a client's integers. ``ledger``: the file. ``run``: the run's name.
+    ``rounds``: planned. ``value_bits``: of a client's integers.
 
-    Raises :class:`ConfigurationError` when no noise or ring can meet the budget, and as the ledger does.
+    Raises :class:`ConfigurationError` when no noise or ring can meet the budget.
     """
 
     def __init__(
@@ -131,8 +142,6 @@ class UserPrivacy:
         minimum_survivors: int,
         rounds: int,
         value_bits: int,
-        ledger: Path,
-        run: str,
     ) -> None:
         self.config = config
         self.minimum_survivors = minimum_survivors
@@ -142,11 +151,11 @@ class UserPrivacy:
         self._local_epsilon = config.epsilon
         # local noise is judged under replacement: the message, not the sum, is what an adversary sees
         local = config.noise == "local"
-        self.neighboring = NeighboringRelation.REPLACE_ONE if local else NeighboringRelation.of(config.neighboring)
+        self._relation = NeighboringRelation.REPLACE_ONE if local else NeighboringRelation.of(config.neighboring)
         self.noise_multiplier = self._calibrate()
         self.adaptive = self._adaptive(config.clip_norm) if config.adaptive else None
         self.mechanism = self._mechanism(self.noise_multiplier, self.adaptive)
-        self.ledger = Ledger(ledger, run=run, budget=self._budget(self.mechanism))
+        super().__init__(self._budget(self.mechanism))
 
     # ---- set-up ---------------------------------------------------------------------------------------------
 
@@ -155,7 +164,7 @@ class UserPrivacy:
         clip_norm = c.clip_norm if adaptive is None else adaptive.joint_norm
         dimension = self._dimension + (adaptive is not None)
         if c.noise == "local":
-            return LocalNoise(self._local_epsilon, _KEPT * c.delta, c.clip_norm, self._dimension, self._rounds)
+            return LocalNoise(self._local_epsilon, KEPT * c.delta, c.clip_norm, self._dimension, self._rounds)
         if c.noise == "central":
             return CentralNoise(clip_norm, dimension, noise_multiplier, self._value_bits)
         return DistributedSkellam(
@@ -194,7 +203,7 @@ class UserPrivacy:
             return SelfComposed(self._event(self._mechanism(noise_multiplier)), self._rounds)
 
         multiplier = calibrate_event(
-            cost, epsilon=c.epsilon, delta=_KEPT * c.delta, neighboring=self.neighboring, precision=1e-4
+            cost, epsilon=c.epsilon, delta=KEPT * c.delta, neighboring=self._relation, precision=1e-4
         )
         # The filter that guards adaptive releases is a little looser than composition known beforehand: make room.
         while not self._allows_plan(multiplier):
@@ -221,9 +230,9 @@ class UserPrivacy:
         fixed = self.sampling_probability < 1.0 and not c.adaptive
         if c.noise == "local" or fixed:
             # every round costs the same, or is rarely cheaper: count rounds, with the tight accountant
-            return Budget(c.epsilon, c.delta, self.neighboring, FilterKind.PLAN, planned)
+            return Budget(c.epsilon, c.delta, self._relation, FilterKind.PLAN, planned)
         # charges what each round really cost, and stays proven when the clip norm is chosen as the run goes
-        return Budget.renyi_for(planned, epsilon=c.epsilon, delta=c.delta, neighboring=self.neighboring)
+        return Budget.renyi_for(planned, epsilon=c.epsilon, delta=c.delta, neighboring=self._relation)
 
     # ---- a run ----------------------------------------------------------------------------------------------
 
@@ -242,16 +251,8 @@ class UserPrivacy:
         return PrivateCoder(layout, self.mechanism, self._value_bits, self.adaptive)
 
     def before(self, round: int) -> None:
-        """Raises :class:`PrivacyBudgetExceededError` when the round could not be paid for.
-
-        Raises :class:`LostRoundError` when it was charged before a crash: it is never run again.
-        """
-        if self.ledger.state(round) is not RoundState.ABSENT:
-            raise LostRoundError(f"round {round} was charged before an interruption; its result is lost, not repeated")
-        if not self.ledger.allows(self._event(self.mechanism)):
-            raise PrivacyBudgetExceededError(
-                f"round {round} would exceed epsilon = {self.config.epsilon:g} at delta = {self.config.delta:g}"
-            )
+        """Raises :class:`PrivacyBudgetExceededError` or :class:`LostRoundError`."""
+        self._admit(round, self._event(self.mechanism))
 
     def charge(self, round: int, coder: Coder, result: SumResult) -> None:
         """Commit the charge for the realised survivors. Raises PrivacyBudgetExceededError: nothing may be decoded."""
@@ -268,11 +269,6 @@ class UserPrivacy:
     def clip_norm(self) -> float:
         """The clip norm of the next round."""
         return self.config.clip_norm if self.adaptive is None else self.adaptive.clip_norm
-
-    @property
-    def epsilon_spent(self) -> float:
-        """ε of everything charged so far, at the budget's δ."""
-        return self.ledger.spent()
 
     def assumptions(self) -> list[str]:
         """What the stated ε rests on, in words."""

@@ -82,18 +82,12 @@ class Run:
         self.config = config
         self._started = perf_counter()
         checkpoint = out / "checkpoint"
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
-            (out / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
         protection = config.protection
         workload = prepare(config)
         seeds = SeedTree(config.data.seed)
         dropout = config.faults.dropout
         training = local_training(config)
-        self.privacy = _privacy(config, workload, training, out / LEDGER_FILE, resume=resume)
+        self.privacy = _privacy(config, workload, training)
         if isinstance(self.privacy, ExamplePrivacy):
             training = replace(training, dpsgd=self.privacy.noise)
         aggregator = ProtectedAggregator(
@@ -108,6 +102,15 @@ class Run:
         self._fedavg = FedAvg.from_config(config, workload, aggregator, training=training, checkpoint=checkpoint)
         aggregator.check(tensors_of(workload.model), list(workload.weights))
         self.rounds_done = self._fedavg.resume() if resume else 0
+        ledger = _ledger_file(out, resume=resume)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
+            (out / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
+        if self.privacy is not None:
+            self.privacy.open(ledger, config.with_overrides(rounds=1).digest())
         if self.privacy is not None and self.rounds_done:
             self.privacy.restore([record.privacy for record in self._fedavg.result().records])
         self.parameters = sum(parameter.numel() for parameter in workload.model.parameters())
@@ -146,38 +149,33 @@ class Run:
         )
 
 
-def _privacy(
-    config: Config, workload: Workload, training: LocalTraining, ledger: Path, *, resume: bool
-) -> UserPrivacy | ExamplePrivacy | None:
-    """The run's privacy and its ledger. An earlier run's ledger is never overwritten: what it records was spent."""
+def _ledger_file(out: Path, *, resume: bool) -> Path:
+    """Where the run's ledger is. An earlier run's is never overwritten: what it records was spent."""
+    path = out / LEDGER_FILE
+    if path.exists() and not resume:
+        raise ConfigurationError(
+            f"{path} is the privacy ledger of an earlier run: go on with it by --resume {out}, "
+            "or give this run another folder by --out"
+        )
+    return path
+
+
+def _privacy(config: Config, workload: Workload, training: LocalTraining) -> UserPrivacy | ExamplePrivacy | None:
+    """The run's privacy, its ledger not yet open."""
     chosen = config.privacy
     if chosen is None:
         return None
-    if ledger.exists() and not resume:
-        raise ConfigurationError(
-            f"{ledger} is the privacy ledger of an earlier run: go on with it by --resume {ledger.parent}, "
-            "or give this run another folder by --out"
-        )
-    name = config.with_overrides(rounds=1).digest()
     dimension = sum(tensor.size for tensor in tensors_of(workload.model).values())
+    rounds = config.training.rounds
     if chosen.unit == "example":
-        return ExamplePrivacy(
-            chosen,
-            dimension=dimension,
-            examples=workload.weights.values(),
-            training=training,
-            rounds=config.training.rounds,
-            ledger=ledger,
-            run=name,
-        )
+        examples = workload.weights.values()
+        return ExamplePrivacy(chosen, dimension=dimension, examples=examples, training=training, rounds=rounds)
     expected = int((chosen.sampling_probability or 1.0) * config.data.clients)
     return UserPrivacy(
         chosen,
         dimension=dimension,
         population=config.data.clients,
         minimum_survivors=config.protection.threshold_count(max(2, expected)),
-        rounds=config.training.rounds,
+        rounds=rounds,
         value_bits=config.protection.value_bits,
-        ledger=ledger,
-        run=name,
     )

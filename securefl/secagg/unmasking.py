@@ -101,27 +101,25 @@ class _Solver:
                 if points != tuple(sorted(shares))[: self._params.threshold]:
                     self._name_liars(interpolation, shares)
                 return seed
+        needed = self._params.threshold
+        # with no share to spare, a liar among those who answered cannot be told from the dealer
+        others = [self._params.clients[x - 1] for x in shares] if len(shares) == needed else []
         raise FaultyClientError(
-            f"the seed of client {dealer} cannot be opened: {len(shares)} shares came, "
-            f"{self._params.threshold} right ones are needed; the client dealt wrong shares or others returned them",
-            [dealer, *self._suspects],
+            f"the seed of client {dealer} cannot be opened: {len(shares)} shares came, {needed} right ones are needed; "
+            "the client dealt wrong shares or others returned them",
+            [dealer, *self._suspects, *others],
         )
 
     def _subsets(self, points: Sequence[int]) -> Iterator[tuple[int, ...]]:
-        """Sets of t points: first the lowest t that are not suspected, then leaving out one more point, then two …
-
-        The suspected come last: a dealer's wrong shares make honest clients suspects, and one of them may be needed.
-        """
+        """Sets of t points, each once: the lowest t that are not suspected, then those that leave out one, two …"""
         t = self._params.threshold
         trusted = [x for x in points if self._params.clients[x - 1] not in self._suspects]
-        for pool in (trusted, points):
-            for left_out in range(len(pool) - t + 1):
-                seen = set()
-                for out in combinations(pool, left_out):
-                    subset = tuple(x for x in pool if x not in out)[:t]
-                    if subset not in seen:
-                        seen.add(subset)
-                        yield subset
+        pool = trusted if len(trusted) >= t else list(points)
+        for left_out in range(len(pool) - t + 1):
+            # the last point of the window is always taken: without it the set came up before
+            *head, last = pool[: t + left_out]
+            for out in combinations(head, left_out):
+                yield (*(x for x in head if x not in out), last)
 
     def _at(self, points: tuple[int, ...]) -> shamir.Interpolation:
         if points not in self._cache:

@@ -44,6 +44,7 @@ def test_few_clients_are_told_that_no_useful_epsilon_exists():
     assert "too few" in report.privacy_sentence(finished(record(1)))
     many = FinishedRun(parse({"data": {"clients": 1000}}), finished(record(1)).result, 120, 1.0)
     assert "too few" not in report.privacy_sentence(many)
+    assert "saw every client's update" in report.privacy_sentence(finished(record(1), method="plain"))
 
 
 def test_what_was_spent_stands_in_the_report_with_what_it_rests_on():
