@@ -31,8 +31,6 @@ from securefl.machine import Completed, Send
 from securefl.secagg import Client, Params, Server, Suite
 from securefl.types import PartyId
 
-GRID = FixedPoint(1.0, 16)
-
 
 @dataclass
 class Case:
@@ -40,7 +38,12 @@ class Case:
 
     clients: int
     dimension: int
+    value_bits: int
     suite: Suite
+
+    @property
+    def grid(self) -> FixedPoint:
+        return FixedPoint(1.0, self.value_bits)
 
     @property
     def dropped(self) -> int:
@@ -53,7 +56,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.clients} clients × {self.dimension:,}"
+        return f"{self.clients} clients × {self.dimension:,} values of {self.value_bits} bits"
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Figures:
     encode: list[float] = field(default_factory=list)
     mask: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
+    peer_share: list[float] = field(default_factory=list)
     peer_upload: list[float] = field(default_factory=list)
     unmask: list[float] = field(default_factory=list)
     server_sum: float = 0.0
@@ -97,12 +101,14 @@ def bare_streams(count: int, size: int) -> float:
     return perf_counter() - start
 
 
+def _params(case: Case) -> Params:
+    ids = tuple(PartyId(i) for i in range(1, case.clients + 1))
+    return Params(ids, case.dimension, case.grid.max_value, suite=case.suite)
+
+
 def run(case: Case, peer: Any, peer_runs: int) -> Figures:
     """One whole session by the real roles; every client's steps are timed."""
-    figures = Figures()
-    params = Params(
-        tuple(PartyId(i) for i in range(1, case.clients + 1)), case.dimension, GRID.max_value, suite=case.suite
-    )
+    figures, params = Figures(), _params(case)
     server, clients = Server(params), {i: Client(params, i) for i in params.clients}
     alive = params.clients[: case.clients - case.dropped]
     update = np.random.default_rng(0).normal(0, 0.05, case.dimension).clip(-1, 1).astype(np.float32)
@@ -118,8 +124,10 @@ def run(case: Case, peer: Any, peer_runs: int) -> Figures:
     for i in params.clients:
         to_server(i, timed(figures.keys, clients[i].start))
     route: list[float] = []
-    for event in timed(route, server.close_round):
+    for at, event in enumerate(timed(route, server.close_round)):
         to_server(event.to, timed(figures.share, lambda event=event: clients[event.to].receive(event.frame)))
+        if peer is not None and at % (case.clients // 3) == 0:
+            figures.peer_share.append(peer.share_keys())
     inbox = timed(route, server.close_round)
     figures.server_route = sum(route)
 
@@ -130,9 +138,9 @@ def run(case: Case, peer: Any, peer_runs: int) -> Figures:
         if i not in alive:
             continue
         timed(figures.unseal, lambda event=event, i=i: clients[i].receive(event.frame))
-        values = timed(figures.encode, lambda: GRID.encode(update, seed=os.urandom(32), scale=0.5)).values
+        values = timed(figures.encode, lambda: case.grid.encode(update, seed=os.urandom(32), scale=0.5)).values
         if at == 1:  # memory in a pass of its own: tracing slows the work down
-            figures.client_peak = peak(lambda: GRID.encode(update, seed=bytes(32)).values)
+            figures.client_peak = peak(lambda: case.grid.encode(update, seed=bytes(32)).values)
             tracemalloc.start()
         (event,) = timed(figures.mask, lambda i=i, values=values: clients[i].provide(values))
         if at == 1:
@@ -140,7 +148,8 @@ def run(case: Case, peer: Any, peer_runs: int) -> Figures:
             figures.client_peak = max(figures.client_peak, peak_now) / (8 * case.dimension)
             tracemalloc.stop()
             figures.mask.pop()
-        figures.bare.append(bare_streams(case.clients, 8 * params.lanes.words))
+        else:
+            figures.bare.append(bare_streams(case.clients, 8 * params.lanes.words))
         if peer is not None and at < peer_runs:
             figures.peer_upload.append(peer.masked_input(update)[0])
         uploads[i] += len(event.frame)
@@ -174,9 +183,7 @@ def peak(step: Callable[[], Any]) -> float:
 
 def server_memory(case: Case) -> tuple[float, float]:
     """Peak of the server's own allocations while it sums, and when it opens, in packed vectors of this case."""
-    params = Params(
-        tuple(PartyId(i) for i in range(1, case.clients + 1)), case.dimension, GRID.max_value, suite=Suite.X25519
-    )
+    params = _params(case)
     server, clients = Server(params), {i: Client(params, i) for i in params.clients}
     values: NDArray[np.uint64] = np.zeros(case.dimension, dtype=np.uint64)
     server.start()
@@ -206,12 +213,12 @@ def ms(seconds: float) -> str:
 def report(case: Case, figures: Figures, peer: Any) -> dict[str, Any]:
     """Print one case and return its figures."""
     upload = median(figures.unseal) + median(figures.encode) + median(figures.mask)
-    share = sum(figures.share) / len(figures.share)
+    share = median(figures.share)  # of the client in the middle: it seals to half of the others twice
     server = figures.server_sum + figures.server_open
-    ratio = median(m / b for m, b in zip(figures.mask, figures.bare, strict=False))
+    ratio = median(m / b for m, b in zip(figures.mask, figures.bare, strict=True))
     rows: list[tuple[object, ...]] = [
         ("client: draw and advertise keys", ms(median(figures.keys)), "", ""),
-        ("client: share keys (mean over clients)", ms(share), "", ""),
+        ("client: share keys", ms(share), "", ""),
         ("client: unseal mask secrets", ms(median(figures.unseal)), "", ""),
         ("client: quantize", ms(median(figures.encode)), "", ""),
         (
@@ -236,7 +243,7 @@ def report(case: Case, figures: Figures, peer: Any) -> dict[str, Any]:
         "client_peak_float64_vectors": figures.client_peak,
     }
     if peer is not None:
-        peer_share = min(peer.share_keys() for _ in range(2))
+        peer_share = median(figures.peer_share)
         peer_upload = median(figures.peer_upload)
         seconds = peer.server(case.dimension, case.dropped)
         peer_server = sum(seconds.values())
@@ -310,16 +317,16 @@ def main() -> None:
             "python3 dev.py bench --peers secagg installs it",
             markup=False,
         )
-    sizes = [(8, 20_000), (12, 5_000)] if arguments.quick else [(32, 1_000_000), (100, 100_000)]
+    sizes = [(8, 20_000, 16), (12, 5_000, 14)] if arguments.quick else [(32, 1_000_000, 16), (100, 100_000, 14)]
     # The whole session runs on one core: OpenSSL, numpy's elementwise work and Python are single-threaded here.
     console.print(machine(), markup=False)
     results = []
-    for clients, dimension in sizes:
+    for clients, dimension, bits in sizes:
         for suite in (Suite.MLKEM768_X25519, Suite.X25519):
-            case = Case(clients, dimension, suite)
+            case = Case(clients, dimension, bits, suite)
             peer = peer_class(clients, clients // 2 + 1) if peer_class is not None else None
             results.append(report(case, run(case, peer, peer_runs=5), peer))
-    case = Case(8, sizes[0][1], Suite.X25519)
+    case = Case(8, sizes[0][1], 16, Suite.X25519)
     summing, opening = server_memory(case)
     console.print(
         f"server memory, {case.name}: {summing:.2f} packed vectors at most while a message is added, "
