@@ -183,7 +183,7 @@ class Ledger:
 
     def _sums(self) -> tuple[float, float]:
         row = self._db.execute("SELECT TOTAL(cost), TOTAL(distance) FROM ledger").fetchone()
-        return float(row[0]) * (1 + 1e-12), float(row[1]) * (1 + 1e-12)
+        return float(row[0]), float(row[1])  # costs are rounded up by 1e-9: more than these sums can lose
 
     def _state(self, round_number: int) -> RoundState:
         found = self._db.execute("SELECT kind FROM ledger WHERE round = ? AND kind != 'open'", (round_number,))

@@ -274,7 +274,8 @@ def add_noise(
     noise = wide_gaussian(source.token(32), count)
     flat = torch.cat([s.detach().flatten() for s in sums])
     noisy = torch.round(flat.double() / grid).add_(torch.from_numpy(noise).to(flat.device)).mul_(grid).to(flat.dtype)
-    return [piece.reshape(s.shape) for piece, s in zip(noisy.split([s.numel() for s in sums]), sums, strict=True)]
+    pieces: tuple[Tensor, ...] = torch.split(noisy, [s.numel() for s in sums])
+    return [piece.reshape(s.shape) for piece, s in zip(pieces, sums, strict=True)]
 
 
 def step_event(noise_multiplier: float, dimension: int, sampling_probability: float) -> PoissonSampled:
