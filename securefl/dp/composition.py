@@ -197,7 +197,10 @@ def _discounted_suffix(r: Floats, h: float) -> Floats:
 
 
 def _log_above_window(laws: list[tuple[Floats, Floats, int]], top: float, extra: float) -> float:
-    """log of a Chernoff bound on the tilted mass above ``top``: exp(Σ T log Ẽ[e^(λ'L)] − λ' top), λ' = ``extra``."""
+    """The log of a Chernoff bound on the tilted mass above ``top``:
+
+    exp(Σ T log Ẽ[e^(λ'L)] − λ' top) with λ' = ``extra``.
+    """
     if sum(times * float(losses[-1]) for losses, _, times in laws) <= top:
         return -math.inf
     total = -extra * top

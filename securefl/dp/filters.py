@@ -111,13 +111,18 @@ class Budget:
         if self.plan is not None and self.limit < 1:
             raise ConfigurationError("the budget does not allow one round of the plan: add noise or budget")
 
+    @property
+    def _declared(self) -> Event:
+        if self.plan is None:  # excluded by __post_init__
+            raise ConfigurationError("the filter 'plan' needs a plan")
+        return self.plan
+
     @functools.cached_property
     def limit(self) -> float:
         """What Σ :meth:`cost` must not exceed: μ², Rényi ε at the fixed order, or rounds."""
         kept = self.delta * (1 - _ASIDE[self.kind.value])
         if self.kind is FilterKind.PLAN:
-            assert self.plan is not None
-            return calibrate_rounds(self.plan, epsilon=self.epsilon, delta=kept, neighboring=self.neighboring)
+            return calibrate_rounds(self._declared, epsilon=self.epsilon, delta=kept, neighboring=self.neighboring)
         if self.kind is FilterKind.GAUSSIAN:
             return gaussian_mu(self.epsilon, kept) ** 2
         return self._renyi[1]
@@ -168,8 +173,7 @@ class Budget:
         """
         charge = charge_of(event, self.neighboring)
         if self.kind is FilterKind.PLAN:
-            assert self.plan is not None
-            if not costs_no_more(event, self.plan):
+            if not costs_no_more(event, self._declared):
                 raise UnsupportedEventError(
                     "this release costs more than the declared plan: fewer survivors or other parameters; "
                     "a ledger with the filter 'renyi' admits it"

@@ -214,8 +214,9 @@ class Ledger:
 
     def rows(self) -> tuple[LedgerRow, ...]:
         """Every row, as stored (not verified)."""
-        columns = "position, kind, round, content, cost, distance, hash"
-        found = self._db.execute(f"SELECT {columns} FROM ledger ORDER BY position")
+        found = self._db.execute(
+            "SELECT position, kind, round, content, cost, distance, hash FROM ledger ORDER BY position"
+        )
         return tuple(LedgerRow(a, b, c, d, e, f, bytes(g)) for a, b, c, d, e, f, g in found)
 
     def event(self) -> Composed:

@@ -112,7 +112,7 @@ class Lanes:
         # the last words may have fewer lanes: the vector need not fill them
         tail = self.dimension - (self.per_word - 1) * self.words
         last = (self.per_word - 1) * self.bits
-        return tail < self.words and last > 0 and bool(np.any((packed[max(tail, 0) :] >> np.uint64(last))))
+        return tail < self.words and last > 0 and bool(np.any(packed[max(tail, 0) :] >> np.uint64(last)))
 
 
 _BLOCK: Final = 1 << 14

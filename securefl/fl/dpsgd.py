@@ -215,8 +215,7 @@ def _convolution(layer: nn.Conv2d, a: Tensor, g: Tensor) -> Iterator[_Part]:
     h = g.flatten(2)  # [B, out, t]
     if layer.weight.requires_grad:
         padding, stride, dilation = layer.padding, layer.stride, layer.dilation
-        assert not isinstance(padding, str)
-        patches = F.unfold(a, layer.kernel_size, dilation=dilation, padding=padding, stride=stride)
+        patches = F.unfold(a, layer.kernel_size, dilation=dilation, padding=padding, stride=stride)  # type: ignore[arg-type]
         outs, ins = h.shape[1] // groups, patches.shape[1] // groups
         left = h.reshape(batch * groups, outs, -1)
         each = torch.bmm(left, patches.reshape(batch * groups, ins, -1).mT).reshape(batch, -1)

@@ -42,7 +42,8 @@ def kill_and_resume(folder: Path, times: int) -> None:
     source = random.Random(7)
     for _ in range(times):
         child = subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE)
-        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
         time.sleep(source.uniform(0, 0.02))
         child.send_signal(signal.SIGKILL)
         child.wait()

@@ -54,7 +54,8 @@ def test_both_directions_are_taken() -> None:
     steps = {Step(1.0, 0.01): 1000}
     remove = compose(steps, Direction.REMOVE, delta=1e-5).epsilon(1e-5)
     add = compose(steps, Direction.ADD, delta=1e-5).epsilon(1e-5)
-    assert remove == pytest.approx(1.829, abs=1e-3) and add == pytest.approx(1.418, abs=2e-3)
+    assert remove == pytest.approx(1.829, abs=1e-3)
+    assert add == pytest.approx(1.418, abs=2e-3)
     both = dp.epsilon(noise_multiplier=1, sampling_probability=0.01, rounds=1000, delta=1e-5)
     assert both == max(remove, add)
 
@@ -139,7 +140,8 @@ def test_gaussian_inverses() -> None:
     for epsilon, delta in ((0.1, 1e-3), (1.0, 1e-5), (20.0, 1e-12)):
         mu = gaussian_mu(epsilon, delta)
         assert gaussian_delta(mu, epsilon) <= delta <= gaussian_delta(mu * 1.0001, epsilon)
-    assert gaussian_delta(0.0, 1.0) == 0.0 and gaussian_epsilon(0.0, 1e-5) == 0.0
+    assert gaussian_delta(0.0, 1.0) == 0.0
+    assert gaussian_epsilon(0.0, 1e-5) == 0.0
 
 
 BAD = [

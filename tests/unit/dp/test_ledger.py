@@ -40,7 +40,8 @@ def test_gaussian_filter_spends_to_the_limit(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l", run="r", budget=GAUSSIAN) as ledger:
         rounds = spend_all(ledger, Gaussian(5.0))
         assert rounds == int(gaussian_mu(3.0, 1e-5 * 0.9) ** 2 * 25)
-        assert ledger.spent() <= 3.0 and len(ledger.verify()) == rounds + 1
+        assert ledger.spent() <= 3.0
+        assert len(ledger.verify()) == rounds + 1
         ledger.charge(rounds, Gaussian(50.0))  # a cheaper round may still fit: the filter is adaptive
 
 
@@ -66,7 +67,8 @@ def test_realised_survivors_are_charged(tmp_path: Path) -> None:
     plan = DistributedSkellam(1.0, 1000, 3.0, 40, 20, value_bits=20)
     with Ledger(tmp_path / "l", run="r", budget=Budget(4.0, 1e-5, kind=FilterKind.GAUSSIAN)) as ledger:
         few, many = ledger.charge(0, plan.event(20)), ledger.charge(1, plan.event(40))
-        assert many.cost == pytest.approx(few.cost / 2, rel=1e-3) and few.distance > 0
+        assert many.cost == pytest.approx(few.cost / 2, rel=1e-3)
+        assert few.distance > 0
 
 
 def test_sampling_is_refused_by_the_gaussian_filter(tmp_path: Path) -> None:
@@ -76,9 +78,11 @@ def test_sampling_is_refused_by_the_gaussian_filter(tmp_path: Path) -> None:
 
 def test_a_round_is_charged_once(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l", run="r", budget=GAUSSIAN) as ledger:
-        assert ledger.state(3) is RoundState.ABSENT and ledger.next_round == 0
+        assert ledger.state(3) is RoundState.ABSENT
+        assert ledger.next_round == 0
         ledger.charge(3, Gaussian(9.0))
-        assert ledger.state(3) is RoundState.CHARGED and ledger.next_round == 4
+        assert ledger.state(3) is RoundState.CHARGED
+        assert ledger.next_round == 4
         with pytest.raises(LocalProtocolError, match="already charged"):
             ledger.charge(3, Gaussian(9.0))
         ledger.released(3, b"digest")
@@ -187,6 +191,7 @@ def test_budgets_that_cannot_work() -> None:
 def test_domination_is_by_every_parameter() -> None:
     declared = DistributedSkellam(1.0, 100, 2.0, 20, 10).event()
     more = DistributedSkellam(1.0, 100, 2.0, 20, 10).event(20)
-    assert costs_no_more(more, declared) and not costs_no_more(declared, more)
+    assert costs_no_more(more, declared)
+    assert not costs_no_more(declared, more)
     assert not costs_no_more(Gaussian(2.0), PoissonSampled(Gaussian(1.0), 0.5))
     assert NeighboringRelation.of("add-remove") is NeighboringRelation.ADD_REMOVE

@@ -183,7 +183,8 @@ def test_the_sum_is_right_and_its_noise_has_the_planned_size() -> None:
 def test_shares_are_sized_for_survivors_and_colluders() -> None:
     p = plan()
     least, all_there = p.event(), p.event(10)
-    assert least.noise_multiplier == pytest.approx(1.0, rel=1e-3) and least.noise_multiplier >= 1.0  # type: ignore[union-attr]
+    assert least.noise_multiplier == pytest.approx(1.0, rel=1e-3)
+    assert least.noise_multiplier >= 1.0
     assert all_there.variance / least.variance == pytest.approx(9 / 7)  # type: ignore[union-attr]
     assert event_epsilon(all_there, 1e-5) < event_epsilon(least, 1e-5)
     with pytest.raises(TooFewClientsError):
@@ -298,7 +299,10 @@ def test_adaptive_clip_finds_the_median() -> None:
 
 def test_poisson_cohorts() -> None:
     sizes = [len(poisson_cohort(range(1000), 0.1, Replay(i))) for i in range(200)]
-    assert abs(np.mean(sizes) - 100) < 4 and np.std(sizes) == pytest.approx(math.sqrt(90), rel=0.25)
-    assert poisson_cohort([], 0.5) == () and poisson_cohort([1, 2], 0.0) == () and poisson_cohort([1, 2], 1.0) == (1, 2)
+    assert abs(np.mean(sizes) - 100) < 4
+    assert np.std(sizes) == pytest.approx(math.sqrt(90), rel=0.25)
+    assert poisson_cohort([], 0.5) == ()
+    assert poisson_cohort([1, 2], 0.0) == ()
+    assert poisson_cohort([1, 2], 1.0) == (1, 2)
     assert max(sizes) < cohort_capacity(1000, 0.1) <= 300
     assert cohort_capacity(10, 1.0) == 10
