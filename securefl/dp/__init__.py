@@ -3,6 +3,7 @@
 ``events``        what was released, as data; the neighboring relation
 ``gaussian``      the Gaussian mechanism in closed form
 ``pld``           loss laws of subsampled Gaussian steps on a grid, dominating the true ones
+``steering``      where on the loss axis to look: tilt, window, grid
 ``composition``   their composition by one FFT, every error on the safe side
 ``rdp``           Rényi bounds where the loss law is not known
 ``certificate``   the distance of integer noise to a rounded Gaussian
@@ -29,10 +30,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from securefl.dp.ledger import Ledger
-
     from securefl.dp.api import calibrate, delta, epsilon
     from securefl.dp.events import NeighboringRelation
+    from securefl.dp.ledger import Ledger
 
 __all__ = ["Ledger", "NeighboringRelation", "calibrate", "delta", "epsilon"]
 

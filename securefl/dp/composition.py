@@ -28,54 +28,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
-from scipy.special import logsumexp, ndtri_exp
+from scipy.special import logsumexp
 
-from securefl.dp.pld import Direction, Step, discretise, loss_at, output_range
+from securefl.dp.pld import Direction, Step, discretise
+from securefl.dp.steering import Aim, aim
 
 __all__ = ["PrivacyCurve", "compose"]
 
 Floats = NDArray[np.float64]
 
 _UNIT_ROUNDOFF: Final = 2.0**-53
-#: Mass (relative to δ) that may be cut off at the ends.
-_LOG_NEGLIGIBLE: Final = math.log(1e-8)
-_COARSE_POINTS: Final = 801
-_LAMBDAS: Final = np.concatenate([-np.geomspace(1e4, 1e-4, 25), np.geomspace(1e-5, 1e6, 121)])
-#: Grid width over the root mean square loss of a step, and the most grid points of a step or a window.
 _FINENESS: Final = 0.04
-_MAX_POINTS: Final = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Coarse:
-    """Σ T_k log E[e^(λ L_k)] on the fixed grid of λ, by quadrature: it steers, nothing rests on it."""
-
-    cumulant: Floats
-    variance: float  # mean of L² per step
-    ranges: list[tuple[float, float]]
-
-
-def _coarse(steps: Mapping[Step, int], direction: str, tails: float) -> _Coarse:
-    total = np.zeros(_LAMBDAS.size)
-    square, uses, ranges = 0.0, 0, []
-    for step, times in steps.items():
-        low, high = output_range(step, direction, tails)
-        x = np.linspace(low, high, _COARSE_POINTS)
-        loss = loss_at(step, direction, x)
-        log_base = -0.5 * (x / step.sigma) ** 2
-        log_moved = -0.5 * ((x - 1) / step.sigma) ** 2
-        log_rest = math.log1p(-step.q) if step.q < 1 else -math.inf
-        log_p = np.logaddexp(log_rest + log_base, math.log(step.q) + log_moved)
-        if direction == Direction.ADD:
-            log_p, loss = log_base, -loss
-        log_p = log_p - logsumexp(log_p)
-        exponent = log_p + _LAMBDAS[:, None] * loss
-        peak = exponent.max(axis=1)
-        total += times * (peak + np.log(np.exp(exponent - peak[:, None]).sum(axis=1)))
-        square += times * float(np.exp(log_p) @ loss**2)
-        uses += times
-        ranges.append((float(loss.min()), float(loss.max())))
-    return _Coarse(total, square / max(uses, 1), ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +55,7 @@ class PrivacyCurve:
     def _log_delta_grid(self) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
             gap = -np.expm1(np.minimum(self.log_discounted - self.log_above, 0.0))
-            return np.asarray(self.log_above + np.log(gap + 1e-12), dtype=np.float64)
+            return np.where(np.isneginf(self.log_above), -np.inf, self.log_above + np.log(gap + 1e-12))
 
     def delta(self, epsilon: float) -> float:
         """δ(``epsilon``) <= the returned value, in [0, 1]."""
@@ -103,7 +66,8 @@ class PrivacyCurve:
         if m >= self.losses.size - 1:
             return min(1.0, self.constant)
         value = math.exp(min(0.0, float(self._log_delta_grid()[m])))
-        if at > self.losses[m]:  # between grid points the discrete curve is linear in e^ε
+        if at > self.losses[m] and self.log_above[m] > -math.inf:
+            # between grid points the discrete curve is linear in e^ε
             gap = float(self.log_discounted[m] - self.log_above[m]) + (at - float(self.losses[m]))
             inside = math.exp(min(0.0, float(self.log_above[m]))) * (max(0.0, -math.expm1(min(gap, 0.0))) + 1e-12)
             value = min(value, inside)
@@ -143,70 +107,30 @@ def compose(
 
     A larger ``fineness`` is faster and looser; the result is an upper bound at every fineness.
     """
-    uses = sum(steps.values())
-    positive = _LAMBDAS > 0
-    positive[-1] = False  # the steepest is kept for the bounds of the window
-    lambdas = _LAMBDAS[positive]
-    log_delta = math.log(delta) if delta is not None else -20.0
-    for _ in range(2):  # with a target ε the tails depend on δ, which is estimated first
-        tails = -float(ndtri_exp(min(-20.0, log_delta + _LOG_NEGLIGIBLE - math.log(4 * uses))))
-        coarse = _coarse(steps, direction, tails)
-        cumulant = coarse.cumulant[positive]
-        if epsilon is None:
-            # ε(λ) of Rényi order λ + 1 [Canonne, Kamath, Steinke 2020, Prop. 12]
-            bound = (cumulant - log_delta - np.log1p(lambdas)) / lambdas + np.log(lambdas / (1 + lambdas))
-            best = int(np.argmin(bound))
-            centre = float(bound[best])
-            break
-        bound = cumulant - lambdas * epsilon - np.log1p(lambdas) + lambdas * np.log(lambdas / (1 + lambdas))
-        best = int(np.argmin(bound))
-        centre, log_delta = epsilon, min(-1e-3, float(bound[best]))
-    tilt = float(lambdas[best])
-    # the window: both ends by Chernoff bounds under the tilt
-    at = int(np.argmin(np.abs(_LAMBDAS - tilt)))
-    gain = coarse.cumulant - coarse.cumulant[at] - _LOG_NEGLIGIBLE
-    above, below = slice(at + 1, None), slice(0, at)
-    limits = [sum(t * r[side] for t, r in zip(steps.values(), coarse.ranges, strict=True)) for side in (0, 1)]
-    high = min(limits[1], float(np.min(gain[above] / (_LAMBDAS[above] - tilt), initial=limits[1])))
-    low = max(limits[0], float(np.max(-gain[below] / (tilt - _LAMBDAS[below]), initial=limits[0])))
-    low, high = min(low, centre), max(high, centre)
-    widest = max(r[1] - r[0] for r in coarse.ranges)
-
-    def width(size: float) -> float:
-        # splitting a bin raises log E[e^(λL)] by at most λ(λ+1)h²/8, ε by T(λ+1)h²/8: small relative to ``size``
-        accurate = math.sqrt(8 * 0.3 * fineness**2 * max(size, 1e-12) / (uses * (tilt + 1)))
-        accurate = max(fineness * math.sqrt(coarse.variance), min(accurate, 5 * fineness / (tilt + 1)))
-        h = max(accurate, widest / _MAX_POINTS, (high - low) / _MAX_POINTS)
-        return max(min(h, (high - low) / 1024), widest / _MAX_POINTS)
-
-    steepest = float(_LAMBDAS[above][int(np.argmin(gain[above] / (_LAMBDAS[above] - tilt)))])
-
-    def curve(h: float) -> PrivacyCurve:
-        floor, extra = centre - 300.0 / tilt, steepest - tilt
-        return _convolve(steps, direction, h=h, tails=tails, tilt=tilt, low=low, high=high, floor=floor, extra=extra)
-
-    first = width(centre)
-    result = curve(first)
+    if epsilon is not None and direction == Direction.ADD and all(step.q < 1 for step in steps):
+        most = -sum(times * math.log1p(-step.q) for step, times in steps.items())
+        if epsilon >= most * (1 + 1e-9):  # without the client, no output is more than (1−q)^-T times as likely
+            return _nothing_above(epsilon)
+    aimed = aim(steps, direction, delta=delta, epsilon=epsilon)
+    width = aimed.width(aimed.centre, fineness)
+    curve = _convolve(steps, direction, aimed, width)
     if delta is not None:
         # rare large losses: the Rényi estimate of ε, which chose the grid, may be many times too large
-        reached = result.epsilon(delta)
-        if 0 < reached < centre and width(reached) < 0.8 * first:
-            result = curve(width(reached))
-    return result
+        reached = curve.epsilon(delta)
+        finer = aimed.width(reached, fineness) if 0 < reached < aimed.centre else width
+        if finer < 0.8 * width:
+            curve = _convolve(steps, direction, aimed, finer)
+    return curve
 
 
-def _convolve(
-    steps: Mapping[Step, int],
-    direction: str,
-    *,
-    h: float,
-    tails: float,
-    tilt: float,
-    low: float,
-    high: float,
-    floor: float,
-    extra: float,
-) -> PrivacyCurve:
+def _nothing_above(epsilon: float) -> PrivacyCurve:
+    """The curve of a sum of losses that never exceeds ``epsilon``: δ(ε) = 0."""
+    none = np.full(2, -np.inf)
+    return PrivacyCurve(np.array([epsilon, epsilon + 1.0]), none, none, 0.0, 0.0)
+
+
+def _convolve(steps: Mapping[Step, int], direction: str, aimed: Aim, h: float) -> PrivacyCurve:
+    tilt, low, high = aimed.tilt, aimed.low, aimed.high
     length = next_fast_len(math.ceil((high - low) / h) + 64, real=True)
     start = math.floor(low / h) - 16
     gamma = (8 * math.log2(length) + 32) * _UNIT_ROUNDOFF
@@ -215,8 +139,8 @@ def _convolve(
     relative = np.zeros(length // 2 + 1)  # Σ T_k γ / (|f_k| + γ)
     log_mass, drift, offset, log_survive = 0.0, 0.0, 0, 0.0
     laws: list[tuple[Floats, Floats, int]] = []
-    for step, times in steps.items():
-        law = discretise(step, direction, h, tails)
+    for (step, times), cut in zip(steps.items(), aimed.cuts, strict=True):
+        law = discretise(step, direction, h, aimed.tails, cut)
         losses: Floats = (law.first + np.arange(law.p.size, dtype=np.float64)) * h
         with np.errstate(divide="ignore"):
             log_tilted = np.log(law.p) + tilt * losses
@@ -238,9 +162,9 @@ def _convolve(
     weight[0] = 1.0
     error = float(weight @ (grown * (relative + 2 * gamma))) / length
     masses = np.maximum(np.roll(irfft(product, length), (offset - start) % length), 0.0) + error
-    # below `floor` the untilted weights e^(−λ l) would swamp the range of doubles
+    # far below the centre the untilted weights e^(−λ l) would swamp the range of doubles
     totals = (start + np.arange(length)) * h
-    keep = slice(int(np.searchsorted(totals, floor)), None)
+    keep = slice(int(np.searchsorted(totals, aimed.centre - max(300.0 / tilt, 4 * h))), None)
     totals, masses = totals[keep], masses[keep]
     # suffix sums in logarithms: r_j = masses_j e^(K − λ l_j)
     log_r = np.log(masses) + log_mass - tilt * totals
@@ -251,7 +175,7 @@ def _convolve(
     discounted = _discounted_suffix(r, h)
     with np.errstate(divide="ignore"):
         log_above, log_discounted = np.log(above) + reference, np.log(discounted) + reference
-    top = _log_above_window(laws, float(totals[-1]), extra)
+    top = _log_above_window(laws, float(totals[-1]), aimed.extra)
     constant = -math.expm1(log_survive) + math.exp(min(0.0, top + log_mass - tilt * float(totals[-1])))
     return PrivacyCurve(totals, log_above, log_discounted, constant, drift)
 
@@ -259,7 +183,7 @@ def _convolve(
 def _discounted_suffix(r: Floats, h: float) -> Floats:
     """D_m = Σ_{j>m} r_j e^(−(j−m)h), rounded down where it is rounded at all (a smaller D gives a larger δ)."""
     length = r.size
-    block = max(16, min(length, int(300.0 / h)))
+    block = max(1, min(length, int(300.0 / h)))
     out = np.empty(length)
     carry = 0.0  # D at the first index of the block above, plus that entry
     for stop in range(length, 0, -block):
@@ -273,7 +197,10 @@ def _discounted_suffix(r: Floats, h: float) -> Floats:
 
 
 def _log_above_window(laws: list[tuple[Floats, Floats, int]], top: float, extra: float) -> float:
-    """log of a Chernoff bound on the tilted mass above ``top``: exp(Σ T log Ẽ[e^(λ'L)] − λ' top), λ' = ``extra``."""
+    """The log of a Chernoff bound on the tilted mass above ``top``:
+
+    exp(Σ T log Ẽ[e^(λ'L)] − λ' top) with λ' = ``extra``.
+    """
     if sum(times * float(losses[-1]) for losses, _, times in laws) <= top:
         return -math.inf
     total = -extra * top

@@ -13,7 +13,7 @@ outputs (arXiv 2602.06756 gives the counterexample). What is proven:
   and ordinary adaptive composition applies, with the tight accountant    [Zhu, Dong, Wang 2022, Thm 10].
 
 Integer noise (Skellam, discrete Gaussian) enters ``gaussian`` as its rounded Gaussian and every filter with its
-distance, for which a hundredth of δ is kept aside.
+distance, for which a share of δ is kept aside.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ import numpy as np
 from securefl.dp.accountant import Charge, charge_of, event_epsilon
 from securefl.dp.calibration import calibrate_rounds
 from securefl.dp.events import (
-    DiscreteGaussian,
     Event,
     Gaussian,
     NeighboringRelation,
@@ -45,8 +44,8 @@ from securefl.errors import ConfigurationError, UnsupportedEventError
 
 __all__ = ["Budget", "FilterKind", "costs_no_more"]
 
-#: Share of δ kept aside for the distance of integer noise from its ideal law.
-_ASIDE: Final = 0.01
+#: Share of δ kept aside for the distance of integer noise from its ideal law (`gaussian`: from a rounded Gaussian).
+_ASIDE: Final = {"gaussian": 0.1, "renyi": 0.01, "plan": 0.01}
 
 
 class FilterKind(Enum):
@@ -112,13 +111,18 @@ class Budget:
         if self.plan is not None and self.limit < 1:
             raise ConfigurationError("the budget does not allow one round of the plan: add noise or budget")
 
+    @property
+    def _declared(self) -> Event:
+        if self.plan is None:  # excluded by __post_init__
+            raise ConfigurationError("the filter 'plan' needs a plan")
+        return self.plan
+
     @functools.cached_property
     def limit(self) -> float:
         """What Σ :meth:`cost` must not exceed: μ², Rényi ε at the fixed order, or rounds."""
-        kept = self.delta * (1 - _ASIDE)
+        kept = self.delta * (1 - _ASIDE[self.kind.value])
         if self.kind is FilterKind.PLAN:
-            assert self.plan is not None
-            return calibrate_rounds(self.plan, epsilon=self.epsilon, delta=kept, neighboring=self.neighboring)
+            return calibrate_rounds(self._declared, epsilon=self.epsilon, delta=kept, neighboring=self.neighboring)
         if self.kind is FilterKind.GAUSSIAN:
             return gaussian_mu(self.epsilon, kept) ** 2
         return self._renyi[1]
@@ -127,7 +131,7 @@ class Budget:
     def _renyi(self) -> tuple[int, float]:
         """(index of λ, Rényi budget): the order at which Gaussian releases may spend most."""
         with np.errstate(divide="ignore"):
-            loss = (-math.log(self.delta * (1 - _ASIDE)) - np.log1p(LAMBDAS)) / LAMBDAS
+            loss = (-math.log(self.delta * (1 - _ASIDE[self.kind.value])) - np.log1p(LAMBDAS)) / LAMBDAS
             room = self.epsilon - loss - np.log(LAMBDAS / (1 + LAMBDAS))
         whole = np.mod(LAMBDAS, 1.0) == 0  # sampled and Skellam bounds are tight at integer orders
         if self.order is not None:
@@ -159,8 +163,8 @@ class Budget:
         return best
 
     def distance_limit(self) -> float:
-        """What the summed distances of integer noise must not exceed: a hundredth of δ over (1 + e^ε)."""
-        return _ASIDE * self.delta / (1 + math.exp(min(self.epsilon, 700.0)))
+        """What the summed distances of integer noise must not exceed: the share of δ kept aside, over (1 + e^ε)."""
+        return _ASIDE[self.kind.value] * self.delta / (1 + math.exp(min(self.epsilon, 700.0)))
 
     def cost(self, event: Event) -> tuple[float, float]:
         """(cost in the filter's unit, distance) of one release, both rounded up.
@@ -169,8 +173,7 @@ class Budget:
         """
         charge = charge_of(event, self.neighboring)
         if self.kind is FilterKind.PLAN:
-            assert self.plan is not None
-            if not costs_no_more(event, self.plan):
+            if not costs_no_more(event, self._declared):
                 raise UnsupportedEventError(
                     "this release costs more than the declared plan: fewer survivors or other parameters; "
                     "a ledger with the filter 'renyi' admits it"
@@ -179,19 +182,19 @@ class Budget:
         if self.kind is FilterKind.GAUSSIAN:
             return self._gaussian_cost(charge)
         spent = float(charge.cumulant[self._renyi[0]] / LAMBDAS[self._renyi[0]]) if charge.parts else 0.0
-        return spent * (1 + 1e-12), charge.distance
+        return spent * (1 + 1e-9), charge.distance
 
-    @staticmethod
-    def _gaussian_cost(charge: Charge) -> tuple[float, float]:
+    def _gaussian_cost(self, charge: Charge) -> tuple[float, float]:
         if any(q != 1.0 for _, q, _ in charge.parts):
             raise UnsupportedEventError("the filter 'gaussian' is proven without sampling only: use 'plan' or 'renyi'")
         equivalent = charge.gaussian()
         if equivalent is None:
             raise UnsupportedEventError("this noise is not known to be close to a Gaussian: use the filter 'renyi'")
         mu_squared, _, near = equivalent
-        if near > 0 and any(isinstance(noise, (Skellam, DiscreteGaussian)) for noise, _, _ in charge.parts):
-            return mu_squared * (1 + 1e-12), near + charge.distance
-        return mu_squared * (1 + 1e-12), charge.distance
+        # Divergences add, distances are their roots: with x = Σ near²/(0.9 L)² and y = Σ d/(0.1 L), x + y <= 1 gives
+        # √(Σ near²) + Σ d <= 0.9 L √x + 0.1 L y <= L, the limit. What is summed is L (x + y).
+        limit = self.distance_limit()
+        return mu_squared * (1 + 1e-9), limit * ((near / (0.9 * limit)) ** 2 + charge.distance / (0.1 * limit))
 
     def spent_epsilon(self, event: Event) -> float:
         """ε at δ of everything released, as composition knows it: for display, after the fact."""

@@ -23,7 +23,7 @@ RELATIVE_ROUNDING: Final = 1e-9
 
 
 def gaussian_log_delta(mu: float, epsilon: float) -> float:
-    """log δ(ε) of μ-GDP; −inf where it underflows. Pre-conditions: mu >= 0, epsilon finite."""
+    """The log of δ(ε) of μ-GDP; −inf where it underflows. Pre-conditions: mu >= 0, epsilon finite."""
     if mu == 0.0:
         return -math.inf if epsilon >= 0 else math.log(-math.expm1(epsilon))
     first = float(log_ndtr(mu / 2 - epsilon / mu))

@@ -183,9 +183,7 @@ class Ledger:
 
     def _sums(self) -> tuple[float, float]:
         row = self._db.execute("SELECT TOTAL(cost), TOTAL(distance) FROM ledger").fetchone()
-        # sums of doubles are rounded: err on the safe side; counts of rounds are exact
-        inflate = 1.0 if self.budget.kind is FilterKind.PLAN else 1 + 1e-12
-        return float(row[0]) * inflate, float(row[1]) * (1 + 1e-12)
+        return float(row[0]), float(row[1])  # costs are rounded up by 1e-9: more than these sums can lose
 
     def _state(self, round_number: int) -> RoundState:
         found = self._db.execute("SELECT kind FROM ledger WHERE round = ? AND kind != 'open'", (round_number,))
@@ -216,8 +214,9 @@ class Ledger:
 
     def rows(self) -> tuple[LedgerRow, ...]:
         """Every row, as stored (not verified)."""
-        columns = "position, kind, round, content, cost, distance, hash"
-        found = self._db.execute(f"SELECT {columns} FROM ledger ORDER BY position")
+        found = self._db.execute(
+            "SELECT position, kind, round, content, cost, distance, hash FROM ledger ORDER BY position"
+        )
         return tuple(LedgerRow(a, b, c, d, e, f, bytes(g)) for a, b, c, d, e, f, g in found)
 
     def event(self) -> Composed:

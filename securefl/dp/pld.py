@@ -112,18 +112,27 @@ def _bin_masses(edges: Floats, mean: float, sigma: float) -> tuple[Floats, Float
     return mass, _PHI_ROUNDING * np.where(right, upper[:-1], lower[1:])
 
 
-def discretise(step: Step, direction: str, h: float, tails: float) -> LossGrid:
+def discretise(step: Step, direction: str, h: float, tails: float, lowest: float = -math.inf) -> LossGrid:
     """The dominating loss law of ``step`` on the grid h·ℤ, tails cut at ``tails`` standard deviations.
+
+    Losses below ``lowest`` are moved up to about ``lowest``.
 
     Pre-conditions: h > 0; the grid has at most a few 10^6 points (the caller chose h).
     """
     low, high = output_range(step, direction, tails)
     ends = loss_at(step, direction, np.array([low, high]))
     first, last = math.floor(ends[0] / h), math.ceil(ends[1] / h)
+    below = math.floor(max(lowest, -1e300) / h) - 1  # one bin lower: the merged bin is nearly empty
+    if direction == Direction.ADD:
+        merged = -below < last
+        last = max(first + 2, min(last, -below))
+    else:
+        merged = below > first
+        first = min(last - 2, max(first, below))
     grid = np.arange(first, last + 1, dtype=np.float64) * h
     edges = _output_at(step, direction, grid)
     edges = np.maximum.accumulate(np.clip(edges, low, high))
-    edges[0], edges[-1] = low, high
+    edges[0], edges[-1] = low, high  # the end bins hold whatever lies beyond a cut
     base, base_error = _bin_masses(edges, 0.0, step.sigma)
     moved, moved_error = _bin_masses(edges, 1.0, step.sigma)
     p = (1 - step.q) * base + step.q * moved
@@ -141,6 +150,8 @@ def discretise(step: Step, direction: str, h: float, tails: float) -> LossGrid:
         growth = np.exp(np.minimum(grid[:-1], 700.0))  # a cap moves mass up, which is allowed
         up = (p - r * growth + 2 * (p_error + r_error * growth)) / -math.expm1(-h)
     up = np.clip(np.where(np.isfinite(up), up, p), 0.0, p)
+    if merged:
+        up[0] = p[0]  # it holds everything below: all of it goes up
     mass = np.zeros(grid.size)
     mass[1:] += up
     mass[:-1] += p - up

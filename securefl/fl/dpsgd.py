@@ -215,8 +215,7 @@ def _convolution(layer: nn.Conv2d, a: Tensor, g: Tensor) -> Iterator[_Part]:
     h = g.flatten(2)  # [B, out, t]
     if layer.weight.requires_grad:
         padding, stride, dilation = layer.padding, layer.stride, layer.dilation
-        assert not isinstance(padding, str)
-        patches = F.unfold(a, layer.kernel_size, dilation=dilation, padding=padding, stride=stride)
+        patches = F.unfold(a, layer.kernel_size, dilation=dilation, padding=padding, stride=stride)  # type: ignore[arg-type]
         outs, ins = h.shape[1] // groups, patches.shape[1] // groups
         left = h.reshape(batch * groups, outs, -1)
         each = torch.bmm(left, patches.reshape(batch * groups, ins, -1).mT).reshape(batch, -1)
@@ -274,7 +273,8 @@ def add_noise(
     noise = wide_gaussian(source.token(32), count)
     flat = torch.cat([s.detach().flatten() for s in sums])
     noisy = torch.round(flat.double() / grid).add_(torch.from_numpy(noise).to(flat.device)).mul_(grid).to(flat.dtype)
-    return [piece.reshape(s.shape) for piece, s in zip(noisy.split([s.numel() for s in sums]), sums, strict=True)]
+    pieces: tuple[Tensor, ...] = torch.split(noisy, [s.numel() for s in sums])
+    return [piece.reshape(s.shape) for piece, s in zip(pieces, sums, strict=True)]
 
 
 def step_event(noise_multiplier: float, dimension: int, sampling_probability: float) -> PoissonSampled:
