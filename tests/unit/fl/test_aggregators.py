@@ -17,7 +17,9 @@ def contributions(clients=6, size=40):
     seeds = SeedTree(3)
     return {
         i: Contribution(
-            {"w": seeds.child("x", i).numpy().normal(0, 0.2, size).astype(np.float32)}, 10 * i, seeds.child("r", i).bytes(32)
+            {"w": seeds.child("x", i).numpy().normal(0, 0.2, size).astype(np.float32)},
+            10 * i,
+            seeds.child("r", i).bytes(32),
         )
         for i in range(1, clients + 1)
     }
