@@ -17,7 +17,7 @@ from securefl.errors import (
 )
 from securefl.machine import Aborted, Completed, Event, Send
 from securefl.primitives import shamir
-from securefl.primitives.kem import Suite
+from securefl.primitives.kem import Suite, key_pair
 from securefl.secagg import Client, Params, Server
 from securefl.secagg.messages import (
     Abort,
@@ -404,6 +404,51 @@ def test_repeats_are_ignored_and_second_thoughts_refused(step: str) -> None:
         session.server.receive(frame(Kind(good[2]), 4, bytes(body)))
     assert caught.value.clients == (4,)
     assert_sum(session.play()[-1] if step == "UNMASK" else session.end(), IDS)
+
+
+def advertisement(channel: bytes, mask: bytes, suite: Suite = Suite.X25519) -> bytes:
+    return frame(
+        Kind.ADVERTISE_KEYS,
+        4,
+        AdvertiseKeys(channel, mask, bytes(32)).encode(),
+        params=replace(PARAMS, suite=suite),
+    )
+
+
+@pytest.mark.parametrize("suite", Suite)
+@pytest.mark.parametrize("which", ["channel", "mask"])
+def test_a_key_that_nobody_can_seal_to_keeps_its_client_out(which: str, suite: Suite) -> None:
+    """On the roster it would stop everyone: a low-order point, or ML-KEM coefficients of q and more."""
+    params = replace(PARAMS, suite=suite)
+    good = [key_pair(suite, bytes([fill]) * 32)[1].raw for fill in (1, 2)]
+    bad = good[0][:-32] + bytes(32)
+    worse = b"\xff" * (suite.public_bytes - 32) + good[0][-32:]
+    for key in (bad, worse) if suite is Suite.MLKEM768_X25519 else (bad,):
+        session = Session(params)
+        with pytest.raises(FaultyClientError, match="client 4 advertised an unusable key") as caught:
+            session.server.receive(advertisement(*((key, good[1]) if which == "channel" else (good[1], key)), suite))
+        assert caught.value.clients == (4,)
+        assert 4 in session.server.waiting_for
+        session.waiting.pop(4)
+        assert_sum(session.end(), [1, 6, 8, 9], params)
+
+
+def test_a_key_that_is_on_the_roster_already_keeps_its_client_out() -> None:
+    session = Session()
+    session.server.receive(session.answers(1)[0])
+    taken = AdvertiseKeys.decode(session.sent_body(session.answers(1)[0]), PARAMS)
+    fresh = key_pair(Suite.X25519, b"\1" * 32)[1].raw
+    for channel, mask in (
+        (taken.channel_key, fresh),
+        (fresh, taken.channel_key),
+        (fresh, taken.mask_key),
+        (taken.mask_key, fresh),
+        (fresh, fresh),
+    ):
+        with pytest.raises(FaultyClientError, match="client 4 advertised a key that stands on the roster") as caught:
+            session.server.receive(advertisement(channel, mask))
+        assert caught.value.clients == (4,)
+    assert_sum(session.end(), IDS)  # its own keys are still welcome
 
 
 @pytest.mark.parametrize("recipients", [(1, 6, 8), (1, 6, 8, 9), (), (6, 8), (1, 8)], ids=str)

@@ -304,11 +304,6 @@ def test_an_outcome_without_an_end_says_so() -> None:
         Outcome().unwrap()
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    strict=True,
-    reason="run_session closes the round for ever when close_round raises: a hang that fills memory with failures",
-)
 def test_a_server_that_raises_ends_the_session() -> None:
     error: SecureFLError = FaultyServerError("the server's own state is broken")
     outcome = run(Scripted([error]))
