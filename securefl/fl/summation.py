@@ -14,6 +14,7 @@ from securefl.encoding.quantize import SEED_BYTES, FixedPoint, require_finite
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl.protections import protection_named
 from securefl.machine import RoundContext
+from securefl.primitives.kdf import Label, tuple_hash
 from securefl.transport.memory import Faults, run_session
 from securefl.types import ClientId, IntegerVector, PartyId
 
@@ -87,7 +88,7 @@ def secure_sum(
         max_value=grid.max_value,
         threshold=len(names) // 2 + 1 if threshold is None else threshold,
         model_hash=bytes(32),
-        encoding=struct.pack(">dI", clip_range, value_bits),
+        encoding=tuple_hash(Label.GRID, b"secure_sum", struct.pack(">dI", clip_range, value_bits)),
     )
     faults = Faults(drop_after={ids[name]: protection.vector_frame for name in dropped})
     outcome = run_session(protection, context, input_of, faults=faults)

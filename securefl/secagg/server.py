@@ -12,6 +12,7 @@ import numpy as np
 
 from securefl.errors import DecodeError, FaultyClientError, LocalProtocolError, ProtocolError, TooFewClientsError
 from securefl.machine import Aborted, Completed, Event, Machine, Send, SumResult, TransitionTable
+from securefl.primitives.kem import public_key, seal
 from securefl.secagg import unmasking
 from securefl.secagg.masking import roster_hash
 from securefl.secagg.messages import (
@@ -145,7 +146,7 @@ class Server(Machine):
     def _take(self, kind: Kind, envelope: Envelope) -> None:
         params, sender, body = self._params, envelope.sender, envelope.body
         if kind is Kind.ADVERTISE_KEYS:
-            self._keys[sender] = AdvertiseKeys.decode(body, params)
+            self._keys[sender] = self._usable(sender, AdvertiseKeys.decode(body, params))
         elif kind is Kind.SHARE_KEYS:
             message = EncryptedShares.decode(body, params, owner=sender, owner_sends=True)
             if message.boxes.keys() | {sender} != self._keys.keys():
@@ -166,6 +167,18 @@ class Server(Machine):
                     f"client {sender} sent {len(shares.shares)} of {len(self._boxes)} shares", [sender]
                 )
             self._shares[sender] = shares
+
+    def _usable(self, sender: ClientId, keys: AdvertiseKeys) -> AdvertiseKeys:
+        """Keys that everyone can seal to, and nobody else's: one bad key on the roster would stop everyone."""
+        taken = {key for other in self._keys.values() for key in (other.channel_key, other.mask_key)}
+        for raw in (keys.channel_key, keys.mask_key):
+            try:
+                seal(public_key(self._params.suite, raw), b"", b"")
+            except DecodeError as error:
+                raise FaultyClientError(f"client {sender} advertised an unusable key: {error}", [sender]) from None
+        if keys.channel_key == keys.mask_key or not taken.isdisjoint((keys.channel_key, keys.mask_key)):
+            raise FaultyClientError(f"client {sender} advertised a key that stands on the roster already", [sender])
+        return keys
 
     # ---- closing exchanges ----------------------------------------------------------------------------------
 

@@ -34,9 +34,8 @@ def securefl(*arguments):
 def test_as_a_process_of_its_own():
     def run(*arguments):
         command = [sys.executable, "-m", "securefl", *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"}, timeout=120, check=False
-        )
+        env = {**os.environ, "NO_COLOR": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
 
     assert run("--version").stdout.startswith("securefl ")
     refused = run("run", "/nowhere.toml")

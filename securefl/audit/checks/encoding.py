@@ -1,4 +1,4 @@
-"""Vectors of the encoding: layout, quantization, lanes. SPEC: protocols/encoding/SPEC.md §2, §3, §4."""
+"""Vectors of the encoding: layout, quantization, lanes, weights. SPEC: protocols/encoding/SPEC.md §2, §3, §4, §5."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from securefl.audit.checks import Case, Check, expect, refused
 from securefl.encoding.layout import Layout
 from securefl.encoding.quantize import FixedPoint, Quantized
 from securefl.encoding.ring import Lanes
-from securefl.types import IntegerVector
+from securefl.fl.interfaces import Contribution
+from securefl.fl.pipeline import Pipeline
+from securefl.machine import SumResult
+from securefl.types import IntegerVector, PartyId
 
 __all__ = ["CHECKS"]
 
@@ -95,6 +98,36 @@ def _sizes(case: Case) -> None:
     refused(case.test["error"], lambda: _lanes(case.input))
 
 
+def _pipeline(given: Mapping[str, Any]) -> Pipeline:
+    tensors: dict[str, Any] = {name: np.zeros(shape, dtype) for name, shape, dtype in given["tensors"]}
+    grid = FixedPoint(float.fromhex(given["clip_range"]), given["value_bits"])
+    clip_norm = None if given.get("clip_norm") is None else float.fromhex(given["clip_norm"])
+    return Pipeline(Layout.of(tensors), grid, given["max_weight"], clip_norm)
+
+
+def _contribution(case: Case) -> None:
+    pipeline = _pipeline(case.params)
+    flat = np.array([float.fromhex(value) for value in case.input["values"]])
+    given = Contribution(pipeline.layout.unflatten(flat), case.input["weight"], case.bytes("seed"))
+    if case.error is not None:
+        refused(case.error, lambda: pipeline.encode(given))
+        return
+    expect("the integers", pipeline.encode(given).values.tolist(), case.expected["integers"])
+
+
+def _mean(case: Case) -> None:
+    pipeline, total = _pipeline(case.params), np.array(case.input["total"], dtype=np.uint64)
+    survivors = tuple(PartyId(i) for i in range(1, case.input["count"] + 1))
+    tensors, weights = pipeline.decode(SumResult(total, survivors))
+    values = pipeline.layout.flatten(tensors)
+    expect("the sum of the weights", weights, case.input["total"][-1])
+    expect("the values", [value.hex() for value in values.tolist()], case.expected["values"])
+
+
+def _encoding(case: Case) -> None:
+    expect("the hash", _pipeline(case.input).encoding.hex(), case.expected["encoding"])
+
+
 CHECKS: Final[Mapping[str, Check]] = {
     "layout": _layout,
     "quantize": _quantize,
@@ -103,4 +136,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "pack": _pack,
     "unpack": _unpack,
     "sizes": _sizes,
+    "contribution": _contribution,
+    "mean": _mean,
+    "encoding": _encoding,
 }

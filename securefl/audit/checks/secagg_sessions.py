@@ -36,6 +36,7 @@ def params_of(given: Json) -> Params:
         round=given["round"],
         model_hash=bytes.fromhex(given["model_hash"]),
         suite=next(suite for suite in Suite if suite.label == given["suite"]),
+        encoding=bytes.fromhex(given.get("encoding", "")),
         allow_minority_threshold=given.get("allow_minority_threshold", False),
     )
 
