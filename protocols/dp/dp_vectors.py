@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from dp_ref import (
@@ -86,10 +84,10 @@ def curves() -> dict[str, Any]:
     return {
         "spec": "protocols/dp/SPEC.md §2",
         "description": (
-        "delta: the privacy curve under add-remove at input.epsilon; numbers are decimal strings. An "
-        "accountant's upper bound must be at least expected.delta (30 digits, exact) and at most 1.005 "
-        "times it. delta_bracket: it must be at least expected.at_least, a proven lower bound of the true "
-        "value, and at most expected.at_most, 1.02 times the upper bound of a fine grid."
+            "delta: the privacy curve under add-remove at input.epsilon; numbers are decimal strings. An "
+            "accountant's upper bound must be at least expected.delta (30 digits, exact) and at most 1.005 "
+            "times it. delta_bracket: it must be at least expected.at_least, a proven lower bound of the true "
+            "value, and at most expected.at_most, 1.02 times the upper bound of a fine grid."
         ),
         "groups": [
             {"operation": "delta", "params": {"neighboring": "add-remove"}, "tests": exact + refusals},
@@ -115,9 +113,9 @@ def renyi() -> dict[str, Any]:
     return {
         "spec": "protocols/dp/SPEC.md §4",
         "description": (
-        "The Rényi divergence bound of order input.order of Skellam noise, one release, without and with "
-        "Poisson sampling, to 30 digits. An implementation may exceed it by one part in 10^8 and never fall"
-        " below it."
+            "The Rényi divergence bound of order input.order of Skellam noise, one release, without and with "
+            "Poisson sampling, to 30 digits. An implementation may exceed it by one part in 10^8 and never fall"
+            " below it."
         ),
         "groups": [
             {"operation": "renyi", "params": params, "tests": plain},
@@ -148,9 +146,9 @@ def noise() -> dict[str, Any]:
     return {
         "spec": "protocols/dp/SPEC.md §6",
         "description": (
-        "input.variance is numerator, denominator. table_sha256: over all thresholds (24 bytes, big-endian)"
-        " and then all aliases (4 bytes). drawn: the first 40 integers; drawn_20001_sha256: over 20001 "
-        "integers, each 8 bytes, big-endian, two"s complement."
+            "input.variance is numerator, denominator. table_sha256: over all thresholds (24 bytes, big-endian)"
+            " and then all aliases (4 bytes). drawn: the first 40 integers; drawn_20001_sha256: over 20001 "
+            "integers, each 8 bytes, big-endian, two's complement."
         ),
         "groups": [{"operation": "skellam", "params": {}, "tests": tests}],
     }
@@ -184,7 +182,7 @@ def rounding() -> dict[str, Any]:
     return {
         "spec": "protocols/dp/SPEC.md §7",
         "description": (
-        "l2_bound: equal to 1e-12 relative. round: clip norm 1 and an ℓ2 bound of 10^9 change nothing here."
+            "l2_bound: equal to 1e-12 relative. round: clip norm 1 and an ℓ2 bound of 10^9 change nothing here."
         ),
         "groups": [
             {"operation": "l2_bound", "params": {}, "tests": bounds},
@@ -206,20 +204,6 @@ def ledger() -> dict[str, Any]:
         before = value
     return {
         "spec": "protocols/dp/SPEC.md §8",
-        "description": (
-        "expected.hash is the hash of the row, chained to input.before."
-        ),
+        "description": ("expected.hash is the hash of the row, chained to input.before."),
         "groups": [{"operation": "row_hash", "params": {}, "tests": tests}],
     }
-
-
-if __name__ == "__main__":
-    head = {
-        "protocol": "dp",
-        "version": 1,
-        "schema": "protocols/vectors.schema.json",
-        "generator": "protocols/generate.py",
-    }
-    for name, body in files().items():
-        text = json.dumps({**head, **body, "description": [body["description"]]}, indent=1, ensure_ascii=False)
-        (Path(__file__).parent / name).write_text(text + "\n", encoding="utf-8")

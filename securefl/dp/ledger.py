@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -137,12 +137,13 @@ class Ledger:
                 self._db.execute(statement)
             self._append("open", 0, _header(run, budget), 0.0, 0.0)
 
-    def _append(self, kind: str, round_number: int, content: str, cost: float, distance: float) -> None:
+    def _append(self, kind: str, round_number: int, content: str, cost: float, distance: float) -> LedgerRow:
         last = self._db.execute("SELECT position, hash FROM ledger ORDER BY position DESC LIMIT 1").fetchone()
         position, before = (last[0] + 1, bytes(last[1])) if last else (0, b"")
-        row = LedgerRow(position, kind, round_number, content, cost, distance, b"")
-        values = (position, kind, round_number, content, cost, distance, row.expected_hash(before))
-        self._db.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        bare = LedgerRow(position, kind, round_number, content, cost, distance, b"")
+        row = replace(bare, hash=bare.expected_hash(before))
+        self._db.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))
+        return row
 
     # -- spending
 
@@ -166,8 +167,7 @@ class Ledger:
                     f"round {round_number} would exceed epsilon = {self.budget.epsilon:g} at delta = "
                     f"{self.budget.delta:g}: nothing was charged, nothing may be released"
                 )
-            self._append("charge", round_number, content, cost, distance)
-        return self.rows()[-1]
+            return self._append("charge", round_number, content, cost, distance)
 
     def released(self, round_number: int, digest: bytes) -> None:
         """Note that the result of a charged round is out; ``digest`` (1 to 64 bytes) names it. Once per round."""
@@ -253,8 +253,11 @@ class Ledger:
                 raise AuthenticationError(f"row {position} of the ledger was changed, removed or put in")
             before = row.hash
         budget = _parse_header(rows[0].content)[1]
+        costs = {
+            text: budget.cost(event_from_json(text)) for text in {row.content for row in rows if row.kind == "charge"}
+        }
         for row in rows[1:]:
-            if row.kind == "charge" and (row.cost, row.distance) != budget.cost(event_from_json(row.content)):
+            if row.kind == "charge" and (row.cost, row.distance) != costs[row.content]:
                 raise AuthenticationError(f"row {row.position} of the ledger states a cost that is not its event's")
         if head is not None and all(row.hash != head for row in rows):
             raise AuthenticationError("the ledger does not contain the pinned head: rows were cut off")

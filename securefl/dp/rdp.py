@@ -14,6 +14,7 @@ K is convex in λ with K(0) = 0, so a value between two integer orders is bounde
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -74,8 +75,12 @@ def _log_expm1(x: Floats) -> Floats:
         return np.where(x > 30, x, np.log(np.expm1(np.minimum(x, 30.0))))
 
 
+@functools.lru_cache(maxsize=256)
 def cumulant(noise: Noise, q: float, doubled: bool) -> Floats:
-    """K at :data:`LAMBDAS` for one release; Poisson sampling with ``q`` only where not ``doubled``."""
+    """K at :data:`LAMBDAS` for one release; Poisson sampling with ``q`` only where not ``doubled``.
+
+    Cached: do not write to the result.
+    """
     epsilon = _order_epsilon(noise, doubled)
     if q == 0.0:
         return np.zeros(LAMBDAS.size)

@@ -116,7 +116,7 @@ class ClippedGradients:
         with torch.no_grad():
             for layer, gradient in zip(used, gradients, strict=True):
                 if gradient is None:
-                    continue
+                    continue  # type: ignore[unreachable]  # torch's stubs do not know allow_unused
                 for parameter, norm_squared, weigh in _layer_gradients(layer, seen[layer][0], gradient):
                     squared += norm_squared
                     weighers[id(parameter)] = weigh

@@ -13,7 +13,7 @@ from securefl.dp.accountant import event_epsilon
 from securefl.dp.calibration import rounds_event
 
 #: A full run takes 200 (about two minutes, nearly all of it the oracle's): SECUREFL_ORACLE_CASES=200.
-CASES = int(os.environ.get("SECUREFL_ORACLE_CASES", "24"))
+CASES = int(os.environ.get("SECUREFL_ORACLE_CASES", "12"))
 
 
 @pytest.mark.parametrize("index", range(CASES))

@@ -86,6 +86,19 @@ def test_heterogeneous_rounds_compose() -> None:
     assert max(alone, gaussian_epsilon(0.5, 1e-5)) < event_epsilon(mixed, 1e-5) < alone + gaussian_epsilon(0.5, 1e-5)
 
 
+def test_replacement_composes_sampled_and_unsampled_rounds() -> None:
+    many = ev.SelfComposed(ev.PoissonSampled(ev.Gaussian(50.0), 0.01), 10)  # next to nothing
+    alone = event_epsilon(ev.Gaussian(1.0), 1e-5, "replace-one")
+    assert alone * 0.999 <= event_epsilon(ev.Composed((many, ev.Gaussian(1.0))), 1e-5, "replace-one") <= alone * 1.002
+
+
+def test_renyi_bounds_are_not_amplified_under_replacement() -> None:
+    coarse = ev.Skellam(16.0, 256.0, 900.0, 256)
+    sampled = event_epsilon(ev.PoissonSampled(coarse, 0.01), 1e-5, "replace-one")
+    assert sampled == event_epsilon(coarse, 1e-5, "replace-one")
+    assert sampled > 2 * event_epsilon(ev.PoissonSampled(coarse, 0.01), 1e-5)
+
+
 def test_fixed_cohorts_and_shuffling_are_not_amplified() -> None:
     fixed = ev.FixedSizeSampled(ev.Gaussian(1.0), population=1000, cohort=10)
     for relation in ("add-remove", "replace-one"):

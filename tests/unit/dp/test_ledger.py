@@ -160,9 +160,9 @@ def test_rows_cut_off_the_end_are_seen_with_a_pinned_head(tmp_path: Path) -> Non
 
 def _spend(path: Path, worker: int) -> None:
     with Ledger(path, run="r", budget=GAUSSIAN) as ledger:
-        for i in range(40):
+        for i in range(100):
             try:
-                ledger.charge(worker * 1000 + i, Gaussian(8.0))
+                ledger.charge(worker * 1000 + i, Gaussian(14.0))
             except PrivacyBudgetExceededError:
                 return
 
