@@ -36,7 +36,7 @@ from securefl.primitives.entropy import SystemEntropy
 from securefl.primitives.kdf import Label, tuple_hash
 from securefl.types import Tensors, Update
 
-__all__ = ["PrivateCoder", "UserPrivacy"]
+__all__ = ["NoisyCoder", "UserPrivacy"]
 
 Mechanism: TypeAlias = DistributedSkellam | CentralNoise | LocalNoise
 
@@ -45,7 +45,7 @@ _LOCAL_RANGE = 6.0
 
 
 @dataclass
-class PrivateCoder:
+class NoisyCoder:
     """Updates to integers and their sum to a mean, with noise: takes the place of the weighted pipeline.
 
     ``adaptive``: the state of the clip norm, whose bit rides as one more coordinate; ``None``: a fixed clip norm.
@@ -246,9 +246,9 @@ class UserPrivacy(BudgetedRun):
         self.adaptive = adaptive
         self.mechanism = self._mechanism(self.noise_multiplier, adaptive)
 
-    def coder(self, layout: Layout) -> PrivateCoder:
+    def coder(self, layout: Layout) -> NoisyCoder:
         """This round's coder."""
-        return PrivateCoder(layout, self.mechanism, self._value_bits, self.adaptive)
+        return NoisyCoder(layout, self.mechanism, self._value_bits, self.adaptive)
 
     def before(self, round: int) -> None:
         """Raises :class:`PrivacyBudgetExceededError` or :class:`LostRoundError`."""
@@ -260,7 +260,7 @@ class UserPrivacy(BudgetedRun):
 
     def released(self, round: int, coder: Coder, digest: bytes) -> RoundPrivacy:
         """Note the release; with an adaptive clip norm, take its next step."""
-        if isinstance(coder, PrivateCoder) and coder.next_clip is not None:
+        if isinstance(coder, NoisyCoder) and coder.next_clip is not None:
             self._set_clip(coder.next_clip)
         self.ledger.released(round, digest)
         return RoundPrivacy(self.epsilon_spent, self.clip_norm)
