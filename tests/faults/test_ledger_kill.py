@@ -33,6 +33,7 @@ def run_rounds(folder: Path) -> None:
             except PrivacyBudgetExceededError:
                 print("spent", flush=True)
                 return
+            time.sleep(0.003)  # most kills land between charge and release
             (folder / f"{number}.part").write_bytes(b"aggregate")
             os.replace(folder / f"{number}.part", folder / f"{number}.released")
             ledger.released(number, b"aggregate")
