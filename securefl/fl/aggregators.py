@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.encoding.layout import Layout
+from securefl.encoding.packing import Packing
 from securefl.encoding.quantize import FixedPoint
+from securefl.encoding.radix import RadixLanes
 from securefl.encoding.ring import Lanes
 from securefl.errors import InvalidInputError
 from securefl.fl.interfaces import Aggregate, Contribution, ServerView
@@ -21,7 +23,7 @@ from securefl.transport.memory import Faults, run_session
 from securefl.types import SERVER, ClientId, IntegerVector, PartyId, Tensors
 from securefl.wire import HEADER_BYTES, Buffer
 
-__all__ = ["Dropouts", "ProtectedAggregator"]
+__all__ = ["Dropouts", "ProtectedAggregator", "View"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class ProtectedAggregator:
         clients = tuple(sorted(contributions))
         pipeline, context = self._set_up(round, model_hash, contributions[clients[0]].tensors, clients)
         clipped = 0
-        view = _View(clients[0], context, self.protection.vector_frame) if self.record_view else None
+        view = View(clients[0], context, self.protection.vector_frame) if self.record_view else None
 
         def input_of(client: ClientId) -> IntegerVector:
             nonlocal clipped
@@ -120,14 +122,14 @@ class ProtectedAggregator:
         )
 
 
-class _View:
+class View:
     """An observer that keeps one client's vector as the server received it."""
 
     def __init__(self, client: ClientId, context: RoundContext, vector_frame: int) -> None:
         self.client = client
         self.sent: IntegerVector | None = None
         self._received: NDArray[np.uint64] | None = None
-        self._lanes = Lanes(context.dimension, context.max_value, len(context.clients))
+        self._lanes = Packing.of_context(context).lanes[0]  # the values; what stands behind them is not drawn
         self._frames_left = vector_frame
 
     def __call__(self, sender: PartyId, recipient: PartyId, frame: Buffer) -> None:
@@ -142,11 +144,18 @@ class _View:
         """``None`` when the client dropped out before its vector."""
         if self.sent is None or self._received is None:
             return None
-        return ServerView(self.client, self.sent, self._received, (1 << self._lanes.bits) - 1)
+        sent = self.sent[: self._lanes.dimension]
+        return ServerView(self.client, sent, self._received, _base(self._lanes) - 1)
 
 
-def _lane_values(lanes: Lanes, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _base(lanes: Lanes | RadixLanes) -> int:
+    return lanes.window if isinstance(lanes, RadixLanes) else 1 << lanes.bits
+
+
+def _lane_values(lanes: Lanes | RadixLanes, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The words cut into lanes, whatever they hold: for a picture, not for a sum."""
-    mask = np.uint64((1 << lanes.bits) - 1)
-    pieces = [(words >> np.uint64(lane * lanes.bits)) & mask for lane in range(lanes.per_word)]
+    base, pieces = np.uint64(_base(lanes)), []
+    for _ in range(lanes.per_word):
+        pieces.append(words % base)
+        words = words // base
     return np.concatenate(pieces)[: lanes.dimension]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
+from securefl.errors import ConfigurationError, HeadroomError, InvalidInputError, TooFewClientsError
 from securefl.fl import checkpoint as checkpoints
 from securefl.fl import data, models, partition, training
 from securefl.fl.checkpoint import RunState
@@ -218,8 +218,8 @@ class FedAvg:
         contributions = self._train_clients(round)
         try:
             aggregate = self.aggregator.aggregate(round, self._hash, contributions)
-        except TooFewClientsError as error:
-            failed = f"TooFewClientsError: {error}"
+        except (TooFewClientsError, HeadroomError) as error:
+            failed = f"{type(error).__name__}: {error}"
         invited = frozenset(contributions)
         del contributions  # the largest thing in memory: one update per client
         if aggregate is not None:
@@ -240,6 +240,7 @@ class FedAvg:
             download_bytes_per_client=_mean(aggregate.download_bytes) if aggregate else None,
             clipped_fraction=float(aggregate.clipped_fraction) if aggregate else None,
             seconds=perf_counter() - started,
+            aggregate_error=aggregate.relative_error if aggregate else None,
         )
 
     def _train_clients(self, round: int) -> dict[ClientId, Contribution]:

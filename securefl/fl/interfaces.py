@@ -48,6 +48,7 @@ class Aggregate:
     vector (the rest are keys and shares, which do not grow with the model). ``download_bytes``: bytes each received.
     ``clipped_fraction``: share of the values that lay outside the clip range, in [0, 1].
     ``server_view``: one client's message as the server saw it, for reports, or ``None``.
+    ``relative_error``: ‖mean − plain mean‖² / ‖plain mean‖², where a simulation was asked to compare, else ``None``.
     """
 
     mean: Tensors = field(repr=False)
@@ -58,6 +59,7 @@ class Aggregate:
     download_bytes: Mapping[ClientId, int] = field(repr=False)
     clipped_fraction: float = 0.0
     server_view: ServerView | None = field(default=None, repr=False)
+    relative_error: float | None = None
 
 
 class Aggregator(Protocol):
@@ -68,8 +70,9 @@ class Aggregator(Protocol):
 
         ``round``: 1, 2, … ``model_hash``: 32 bytes, hash of the global model that the clients started from.
         ``contributions``: by ascending client id; not to be kept after the call.
-        Raises :class:`~securefl.errors.TooFewClientsError` when too few clients are left: the round is recorded as
-        failed and the run goes on. Every other error ends the run.
+        Raises :class:`~securefl.errors.TooFewClientsError` when too few clients are left and
+        :class:`~securefl.errors.HeadroomError` when a sum left its lanes: the round is recorded as failed and the run
+        goes on. Every other error ends the run.
         """
         ...
 
@@ -83,6 +86,8 @@ class RoundRecord:
     ``survivors``: ascending ids, empty when the round failed; ``failed``: then the reason, otherwise ``None``.
     The byte figures are means over the clients that sent anything, ``None`` when the round failed.
     ``seconds``: wall clock for training, aggregation and evaluation; the one field that is not reproducible.
+    ``model_bytes``: the global model as each client downloads it. ``aggregate_error``: the aggregate's relative
+    squared error in shadow runs.
     """
 
     round: int
@@ -96,6 +101,8 @@ class RoundRecord:
     download_bytes_per_client: float | None
     clipped_fraction: float | None
     seconds: float
+    model_bytes: int | None = None
+    aggregate_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -32,6 +32,8 @@ class Label(Enum):
     PAIR_BOX = b"securefl/v1/secagg/pair-box"
     SCHEMA = b"securefl/v1/encoding/schema"
     ROUNDING_STREAM = b"securefl/v1/encoding/rounding"
+    PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
+    COMPRESSION = b"securefl/v1/encoding/compression"
 
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:
