@@ -26,6 +26,9 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder, as it was configured.")
     ] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Measure each decoded aggregate against the plain mean; plain runs only.")
+    ] = False,
     json: Annotated[
         str | None, typer.Option("--json", help="Also write the report here; - is standard output.")
     ] = None,
@@ -46,7 +49,7 @@ def run(
         settings, out = runner.saved_config(resume).with_overrides(rounds=rounds), resume
     else:
         settings = load(config).with_overrides(protect=protect, rounds=rounds, clients=clients, seed=seed)
-    session = runner.Run(settings, out, resume=resume is not None)
+    session = runner.Run(settings, out, resume=resume is not None, shadow=shadow)
     quiet = json == "-"
     if not quiet:
         for line in session.headline():
@@ -66,9 +69,10 @@ def _line(record: RoundRecord) -> str:
     if record.failed is not None:
         return f"round {record.round}: no sum ({record.failed}); the model stays, accuracy {record.accuracy:.4f}"
     upload = bytes_text(record.upload_bytes_per_client or 0)
+    error = f", aggregate error {record.aggregate_error:.3g}" if record.aggregate_error is not None else ""
     return (
         f"round {record.round}: accuracy {record.accuracy:.4f}, {len(record.survivors)} of {record.clients} clients, "
-        f"upload {upload} per client"
+        f"upload {upload} per client{error}"
     )
 
 

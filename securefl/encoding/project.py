@@ -52,7 +52,7 @@ class RandomProjection:
     def at(self, shapes: Shapes, public: PublicRandomness, state: Sequence[NDArray[np.float32]] = ()) -> _Projection:
         rotation = Rotation(size_of(shapes), public.key("projection rotation"))
         kept = kept_count(rotation.size, self.fraction)
-        positions, sizes = random_support(rotation.padded, kept, public, "projection support", cycle=False)
+        positions, sizes = random_support(rotation.padded, kept, public, "projection support")
         return _Projection(rotation, positions, sizes.astype(np.float32) if self.unbiased else None)
 
 

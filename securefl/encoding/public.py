@@ -36,10 +36,9 @@ class PublicRandomness:
         if not 0 <= self.round < 2**32:
             raise ConfigurationError(f"the round must be within 0 to 2**32 - 1, got {self.round}")
 
-    def key(self, purpose: str, *, at: int | None = None) -> bytes:
-        """The stream key of a purpose; ``at`` replaces the round where a draw spans several."""
-        number = self.round if at is None else at
-        fields = (purpose.encode("ascii"), number.to_bytes(8, "big"))
+    def key(self, purpose: str) -> bytes:
+        """The stream key of a purpose in this round."""
+        fields = (purpose.encode("ascii"), self.round.to_bytes(8, "big"))
         return derive(self.seed, Label.PUBLIC_STREAM, *fields, length=KEY_BYTES)
 
 

@@ -37,23 +37,18 @@ def kept_count(dimension: int, fraction: float) -> int:
 
 
 def random_support(
-    dimension: int, kept: int, public: PublicRandomness, purpose: str, *, cycle: bool
+    dimension: int, kept: int, public: PublicRandomness, purpose: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """int64[kept], ascending positions in [0, dimension), and int64[kept], the sizes of their strata.
 
-    ``cycle``: walk through each stratum round by round instead of drawing afresh.
     Raises :class:`ConfigurationError` when ``kept`` is not within 1 to ``dimension``.
     """
     if not 1 <= kept <= dimension:
         raise ConfigurationError(f"k must be 1 to {dimension} (the number of values), got {kept}")
     bounds = np.arange(kept + 1, dtype=np.int64) * dimension // kept
     sizes = np.diff(bounds)
-    epoch, turn = divmod(public.round, -(-dimension // kept)) if cycle else (public.round, 0)
-    draws = halves(public.key(purpose, at=epoch), 0, kept).astype(np.int64)
-    places = (draws * sizes) >> 32  # uniform up to s_j / 2^32
-    if turn:
-        places = (places + turn) % sizes
-    return bounds[:-1] + places, sizes
+    draws = halves(public.key(purpose), 0, kept).astype(np.int64)
+    return bounds[:-1] + ((draws * sizes) >> 32), sizes  # uniform up to s_j / 2^32
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +79,7 @@ class RandomK:
     def at(self, shapes: Shapes, public: PublicRandomness, state: Sequence[NDArray[np.float32]] = ()) -> _Support:
         dimension = size_of(shapes)
         kept = kept_count(dimension, self.fraction)
-        positions, sizes = random_support(dimension, kept, public, "random_k", cycle=not self.unbiased)
+        positions, sizes = random_support(dimension, kept, public, "random_k")
         return _Support(dimension, positions, sizes.astype(np.float32) if self.unbiased else None)
 
 

@@ -23,7 +23,7 @@ from securefl.transport.memory import Faults, run_session
 from securefl.types import SERVER, ClientId, IntegerVector, PartyId, Tensors
 from securefl.wire import HEADER_BYTES, Buffer
 
-__all__ = ["Dropouts", "ProtectedAggregator", "View"]
+__all__ = ["Dropouts", "ProtectedAggregator", "View", "relative_error"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class ProtectedAggregator:
 
     ``threshold``: least number of survivors, a count. ``grid``, ``max_weight``, ``clip_norm``: see
     :class:`~securefl.fl.pipeline.Pipeline`. ``session``: names the run; fresh randomness by default. ``record_view``:
-    keep one client's integers beside what the server received of it, for reports.
+    keep one client's integers beside what the server received of it, for reports. ``shadow``: measure the error of
+    each aggregate against the plain mean, which only a simulation can.
     """
 
     protection: Protection
@@ -64,6 +65,7 @@ class ProtectedAggregator:
     clip_norm: float | None = None
     dropouts: Dropouts | None = None
     record_view: bool = False
+    shadow: bool = False
     session: bytes = field(default_factory=lambda: os.urandom(16))
 
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
@@ -100,6 +102,7 @@ class ProtectedAggregator:
             download_bytes=dict(outcome.downloaded),
             clipped_fraction=clipped / (pipeline.layout.dimension * len(clients)),
             server_view=view.done() if view is not None else None,
+            relative_error=relative_error(mean, contributions, result.survivors) if self.shadow else None,
         )
 
     def check(self, tensors: Tensors, clients: Sequence[ClientId]) -> None:
@@ -159,3 +162,15 @@ def _lane_values(lanes: Lanes | RadixLanes, words: NDArray[np.uint64]) -> NDArra
         pieces.append(words % base)
         words = words // base
     return np.concatenate(pieces)[: lanes.dimension]
+
+
+def relative_error(mean: Tensors, contributions: Mapping[ClientId, Contribution], counted: Sequence[ClientId]) -> float:
+    """‖mean − plain‖² / ‖plain‖², where plain is the weighted mean of the counted clients in float64."""
+    weight = sum(contributions[client].weight for client in counted)
+    error = norm = 0.0
+    for name, value in mean.items():
+        plain = sum(contributions[c].tensors[name].astype(np.float64) * contributions[c].weight for c in counted)
+        plain = np.asarray(plain) / weight
+        error += float(np.square(value - plain).sum())
+        norm += float(np.square(plain).sum())
+    return error / norm if norm else 0.0

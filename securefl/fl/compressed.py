@@ -21,7 +21,7 @@ from securefl.encoding.payload import Decoded
 from securefl.encoding.public import PublicRandomness
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import HeadroomError, InvalidInputError
-from securefl.fl.aggregators import Dropouts, View
+from securefl.fl.aggregators import Dropouts, View, relative_error
 from securefl.fl.compressed_round import CompressedRound, Compression, Terms
 from securefl.fl.interfaces import Aggregate, Contribution
 from securefl.machine import Protection
@@ -88,7 +88,7 @@ class CompressedAggregator:
             download_bytes=work.download,
             clipped_fraction=work.clipped / max(1, work.values),
             server_view=view.done() if view is not None else None,
-            relative_error=_relative_error(mean, contributions, counted) if self.shadow else None,
+            relative_error=relative_error(mean, contributions, counted) if self.shadow else None,
         )
 
     def _sum(
@@ -147,17 +147,3 @@ class CompressedAggregator:
             elif kind == "residual":
                 residuals[ClientId(int(number))] = np.asarray(value, dtype=np.float32)
         self.feedback.residuals = residuals
-
-
-def _relative_error(
-    mean: Tensors, contributions: Mapping[ClientId, Contribution], counted: Sequence[ClientId]
-) -> float:
-    """‖mean − plain‖² / ‖plain‖², where plain is the weighted mean of the counted clients in float64."""
-    weight = sum(contributions[client].weight for client in counted)
-    error = norm = 0.0
-    for name, value in mean.items():
-        plain = sum(contributions[c].tensors[name].astype(np.float64) * contributions[c].weight for c in counted)
-        plain = np.asarray(plain) / weight
-        error += float(np.square(value - plain).sum())
-        norm += float(np.square(plain).sum())
-    return error / norm if norm else 0.0

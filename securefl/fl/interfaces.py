@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from securefl.types import ClientId, IntegerVector, Tensors
 
-__all__ = ["Aggregate", "Aggregator", "Contribution", "RoundRecord", "RunResult", "ServerView"]
+__all__ = ["Aggregate", "Aggregator", "Contribution", "RoundRecord", "RunResult", "ServerView", "Stateful"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +66,10 @@ class Aggregate:
 
 
 class Aggregator(Protocol):
-    """Anything that turns contributions into their weighted mean."""
+    """Anything that turns contributions into their weighted mean.
+
+    One that keeps state between rounds has ``state()`` and ``restore(arrays)`` (:class:`Stateful`).
+    """
 
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
         """One round of summation.
@@ -75,6 +81,14 @@ class Aggregator(Protocol):
         goes on. Every other error ends the run.
         """
         ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What keeps arrays between rounds; they are part of a checkpoint."""
+
+    def state(self) -> dict[str, NDArray[np.generic]]: ...
+    def restore(self, saved: Mapping[str, NDArray[np.generic]]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
