@@ -2,6 +2,7 @@
 
 ``output``    progress and tables: a bar on a terminal, plain lines elsewhere
 ``run``       train as configured
+``plan``      what a configuration will cost
 ``demo``      narrated protocols, see ``demo_secagg``
 ``selftest``  the vectors on the installed package
 ``bench``     the checkout's benchmarks
@@ -16,6 +17,7 @@ import typer
 import securefl
 from securefl.cli.bench import bench
 from securefl.cli.demo import demo
+from securefl.cli.plan import plan
 from securefl.cli.run import run
 from securefl.cli.selftest import selftest
 
@@ -47,6 +49,7 @@ def _root(
 
 
 app.command()(run)
+app.command()(plan)
 app.add_typer(demo, name="demo")
 app.command()(selftest)
 app.command()(bench)

@@ -65,6 +65,11 @@ class RotatedQuantizer:
         """Every setting in one line."""
         return f"rotated(levels={self.levels},width={self.width},clip_multiple={self.clip_multiple!r})"
 
+    def noise(self, scale: Scale) -> float:
+        """Variance that rounding adds to one value of one client, an upper bound."""
+        step = 2 * self.clip_multiple * math.sqrt(scale.mean_square) / (self.levels - 1)
+        return _noise(step, self.levels - 1, scale.mean_square)
+
     def at(self, size: int, clients: int, scale: Scale, public: PublicRandomness, sum_at: int = 0) -> RotatedGrid:
         """The grid of one sum of ``size`` values over ``clients``. ``scale.mean_square`` must be above 0."""
         clip_range = self.clip_multiple * math.sqrt(scale.mean_square)
@@ -74,8 +79,7 @@ class RotatedQuantizer:
         window = clients * largest + 1
         if self.width == "auto":
             step = 2 * clip_range / largest
-            noise = clients * _noise(step, largest, scale.mean_square)
-            deviation = math.sqrt(scale.sum_square + noise) / step
+            deviation = math.sqrt(scale.sum_square + clients * self.noise(scale)) / step
             window = min(window, max(largest + 1, 2 * math.ceil(WINDOW * deviation) + 1))
         window = min(widest_window(window), 2**32)
         return RotatedGrid(Rotation(size, public.key(f"rotation {sum_at}")), largest, clip_range, window)

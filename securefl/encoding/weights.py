@@ -60,6 +60,10 @@ class WeightFormat:
         data = self.encode(tensors)
         return self.decode(data, Layout.of(tensors)), len(data)
 
+    def length(self, layout: Layout) -> int:
+        """Bytes of a model of this layout."""
+        return sum(map(self._length, layout.tensors))
+
     def _length(self, spec: TensorSpec) -> int:
         if len(spec.shape) < 2:
             return 4 * spec.size

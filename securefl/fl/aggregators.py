@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from securefl.encoding.compressor import Scale
 from securefl.encoding.layout import Layout
 from securefl.encoding.packing import Packing
 from securefl.encoding.quantize import FixedPoint
@@ -104,6 +105,12 @@ class ProtectedAggregator:
             server_view=view.done() if view is not None else None,
             relative_error=relative_error(mean, contributions, result.survivors) if self.shadow else None,
         )
+
+    def contexts(
+        self, tensors: Tensors, clients: tuple[ClientId, ...], scale: Scale | None
+    ) -> tuple[RoundContext, ...]:
+        """The contexts of a round's sums, for plans. ``scale``: that of the last round, ``None`` for the first."""
+        return (self._set_up(0, bytes(32), tensors, clients)[1],)
 
     def check(self, tensors: Tensors, clients: Sequence[ClientId]) -> None:
         """Raises :class:`ConfigurationError` when updates like ``tensors`` of these clients cannot be summed."""

@@ -24,7 +24,7 @@ from securefl.errors import HeadroomError, InvalidInputError
 from securefl.fl.aggregators import Dropouts, View, relative_error
 from securefl.fl.compressed_round import CompressedRound, Compression, Terms
 from securefl.fl.interfaces import Aggregate, Contribution
-from securefl.machine import Protection
+from securefl.machine import Protection, RoundContext
 from securefl.transport.memory import Faults, run_session
 from securefl.types import ClientId, Tensors
 
@@ -119,13 +119,19 @@ class CompressedAggregator:
         public = PublicRandomness(self.public_seed, round)
         return CompressedRound(terms, public, model_hash, layout, self._coder_state, self.feedback, contributions)
 
+    def contexts(
+        self, tensors: Tensors, clients: tuple[ClientId, ...], scale: Scale | None
+    ) -> tuple[RoundContext, ...]:
+        """The contexts of a round's sums, for plans. ``scale``: that of the last round, ``None`` for the first."""
+        work = self._round(0, bytes(32), Layout.of(tensors), {})
+        return tuple(work.set_up(at, clients, scale)[1] for at in range(self.compression.sums))
+
     def check(self, tensors: Tensors, clients: Sequence[ClientId]) -> None:
         """Raises :class:`ConfigurationError` when updates like ``tensors`` of these clients cannot be summed."""
-        work = self._round(0, bytes(32), Layout.of(tensors), {})
         invited = tuple(sorted(clients))
         for scale in (None, Scale(1.0, 1.0)):
-            _, context = work.set_up(0, invited, scale)
-            self.protection.server(context)
+            for context in self.contexts(tensors, invited, scale):
+                self.protection.server(context)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """What the next round depends on, for a checkpoint."""

@@ -168,7 +168,8 @@ class CompressionConfig(_Section):
     "powersgd", then "rotated" or "fixed_point" (the grid of [protection], also when none is named).
     ``fraction``, ``rank``, ``levels``, ``width``, ``clip_multiple``: of those coders. ``error_feedback``, ``decay``:
     whether and how much of what a coder drops comes back; absent: with powersgd and random_projection, where it was
-    measured to help, and not with random_k, which is unbiased without. ``download_bits``: 32, or 8 or 4 for the model that clients download.
+    measured to help, and not with random_k, which is unbiased without.
+    ``download_bits``: 32, or 8 or 4 for the model that clients download.
     The flags are those of ``securefl.encoding.rules``.
     """
 
