@@ -105,10 +105,10 @@ class Packing:
         if packed.shape != (self.words,):
             raise DecodeError(f"expected {self.words} words, got shape {packed.shape}")
         at = list(accumulate((part.words for part in self.lanes), initial=0))
-        parts = [
-            lanes.unpack(packed[low:high], count) for lanes, (low, high) in zip(self.lanes, pairwise(at), strict=True)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        values = np.empty(self.dimension, dtype=np.uint64)
+        for lanes, piece, (low, high) in zip(self.lanes, self._pieces(values), pairwise(at), strict=True):
+            lanes.unpack(packed[low:high], count, piece)
+        return values
 
     def _pieces(self, values: IntegerVector) -> list[IntegerVector]:
         at = list(accumulate((part.size for part in self.segments), initial=0))

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from securefl.encoding.compressor import Grid, Scale
 from securefl.encoding.quantize import FixedPoint, Quantized, require_finite
 from securefl.encoding.tail import Tail, checksum
-from securefl.errors import HeadroomError, TooFewClientsError
+from securefl.errors import HeadroomError, InvalidInputError, TooFewClientsError
 from securefl.machine import Segment
 from securefl.types import IntegerVector, Update
 
 __all__ = ["Decoded", "FixedGrid", "Payload"]
+
+#: The square of this, times any number of values that fits memory, is finite in float32.
+_LARGEST: Final = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,11 @@ class Payload:
         largest = require_finite(values)
         count = self.grid.segment.size
         out = np.empty(count + self._tail.segment.size, dtype=np.uint64)
-        # divided by the largest magnitude, so that squares stay finite
-        unit = values / np.float32(largest) if largest else values
-        energy = largest * largest * float(np.dot(unit, unit)) / (values.size * self.reference)
+        if largest > _LARGEST:
+            raise InvalidInputError(
+                f"a value of magnitude {largest:g} has no finite square in float32: clip the update"
+            )
+        energy = float(np.dot(values, values)) / (values.size * self.reference)
         clipped = self.grid.encode(values, seed=seed, out=out[:count])
         self._tail.encode(weight, energy, out[:count], out[count:])
         return Quantized(out, clipped)
@@ -99,5 +105,5 @@ class Payload:
         square = float(np.dot(sums, sums)) / sums.size
         # rounding noise is in the decoded sum, and will be added anew to the next
         signal = max(0.0, square - count * self.grid.noise(Scale(mean_square, 0.0)))
-        mean = sums * sums.dtype.type(self.max_weight / weight)
-        return Decoded(mean, weight, Scale(mean_square, signal if math.isfinite(signal) else 0.0))
+        sums *= sums.dtype.type(self.max_weight / weight)
+        return Decoded(sums, weight, Scale(mean_square, signal if math.isfinite(signal) else 0.0))

@@ -101,7 +101,7 @@ class RadixLanes:
                 target[: piece.size] += piece
         return packed
 
-    def unpack(self, packed: RingVector, count: int) -> IntegerVector:
+    def unpack(self, packed: RingVector, count: int, out: IntegerVector | None = None) -> IntegerVector:
         """uint64[dimension]: the sums over ``count`` clients, each in the window; see the module for sums outside."""
         if packed.shape != (self.words,):
             raise DecodeError(f"expected {self.words} words, got shape {packed.shape}")
@@ -109,7 +109,7 @@ class RadixLanes:
         base = (count * self.max_value + 1 - self.window) // 2
         offset = np.uint64(base * sum(self.window**lane for lane in range(lanes)) % _MODULUS)
         shift = np.uint64(base % _MODULUS)
-        values = np.empty(self.dimension, dtype=np.uint64)
+        values = np.empty(self.dimension, dtype=np.uint64) if out is None else out
         tail = self.dimension - (lanes - 1) * words  # digits in the last lane; may be <= 0
         for start in range(0, words, _BLOCK):
             rest = packed[start : start + _BLOCK] - offset

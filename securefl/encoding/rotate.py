@@ -33,6 +33,8 @@ from securefl.types import IntegerVector, Update
 __all__ = ["RotatedGrid", "RotatedQuantizer"]
 
 MAX_LEVELS: Final = 255
+#: Twice a sum has to be exact in float32.
+MAX_SUM: Final = 2**23
 #: Half the window in standard deviations of the sum: 2e-9 per value for a Gaussian.
 WINDOW: Final = 6.0
 
@@ -77,6 +79,8 @@ class RotatedQuantizer:
             raise ConfigurationError(f"a rotated grid needs a scale above 0, got {scale.mean_square}")
         largest = self.levels - 1
         window = clients * largest + 1
+        if window > MAX_SUM:
+            raise ConfigurationError(f"{clients} clients with {self.levels} levels: their sum exceeds {MAX_SUM}")
         if self.width == "auto":
             step = 2 * clip_range / largest
             deviation = math.sqrt(scale.sum_square + clients * self.noise(scale)) / step
@@ -136,12 +140,12 @@ class RotatedGrid:
         """float32[m]: the sum of ``count`` clients' values. Exact integers up to 2^24 before the last product."""
         out = np.empty(self.rotation.size, dtype=np.float32)
         table = total.reshape(self.rotation.block, self.rotation.blocks)
-        middle = count * self.largest
+        middle = np.float32(count * self.largest)
         for columns, place in self.rotation.groups():
-            centred = table[:, columns].astype(np.int64)
+            centred = table[:, columns].astype(np.float32)  # sums below 2^24: exact
             centred *= 2
             centred -= middle
-            self.rotation.backward(columns, place, centred.astype(np.float32), out)
+            self.rotation.backward(columns, place, centred, out)
         out *= np.float32(self.step / (2 * math.sqrt(self.rotation.block)))
         return out
 
