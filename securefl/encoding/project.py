@@ -1,7 +1,8 @@
 """Random projection: a fraction of the entries of a public random rotation.
 
 Legend: d values, rotation R (``hadamard``, orthonormal), k of its entries kept (``sparsify.random_support``). Sent is
-y = S R x, and R^T S^T y is the projection of x onto k random orthonormal directions. Compared with random-k the
+y = S R x, and R^T S^T y is the projection of x onto k random orthonormal directions (with padding: a contraction, since
+what falls on the padding is cut off). Compared with random-k the
 energy kept is close to k/d for every x, however spiky. Without error feedback it is scaled up to be unbiased, with
 E‖x̂ − x‖² ≈ (d/k − 1) ‖x‖². [Ailon–Chazelle 2009, subsampled randomized Hadamard transform]
 """
