@@ -10,17 +10,9 @@ import os
 from time import perf_counter
 
 import numpy as np
+from flwr.common import ndarray_to_bytes
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
-from flwr.common.secure_aggregation.crypto.symmetric_encryption import (
-    bytes_to_private_key,
-    bytes_to_public_key,
-    decrypt,
-    encrypt,
-    generate_key_pairs,
-    generate_shared_key,
-    private_key_to_bytes,
-    public_key_to_bytes,
-)
+from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, encrypt, generate_shared_key
 from flwr.common.secure_aggregation.ndarrays_arithmetic import (
     factor_combine,
     parameters_addition,
@@ -31,12 +23,14 @@ from flwr.common.secure_aggregation.ndarrays_arithmetic import (
 from flwr.common.secure_aggregation.quantization import quantize
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen, share_keys_plaintext_concat
 from flwr.common.secure_aggregation.secaggplus_utils import share_keys_plaintext_separate as separate
+from flwr.supercore.primitives.asymmetric import (
+    bytes_to_private_key,
+    bytes_to_public_key,
+    generate_key_pairs,
+    private_key_to_bytes,
+    public_key_to_bytes,
+)
 from numpy.typing import NDArray
-
-try:  # moved between versions
-    from flwr.common.parameter import ndarray_to_bytes
-except ImportError:  # pragma: no cover
-    from flwr.common.parameter import ndarray_to_bytes  # type: ignore[no-redef]
 
 CLIP, TARGET, MODULUS = 8.0, 1 << 22, 1 << 32  # Flower's defaults
 

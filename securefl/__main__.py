@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from securefl.errors import SecureFLError
 
 
-def main() -> None:
-    """Run the command line: exit 0 on success, 1 on a named error printed as one line, 2 on bad usage."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: exit 0 on success, 1 on a named error printed as one line, 2 on bad usage.
+
+    ``arguments``: those of the process by default. Leaves by :class:`SystemExit`.
+    """
     try:
         try:
             from securefl.cli import app
         except ImportError as error:
             sys.exit(f"error: MissingExtraError: the command line needs {error.name}: pip install 'securefl[cli]'")
-        app()
+        app(arguments)
     except SecureFLError as error:
         text = " ".join(str(error).split())
         sys.exit(f"error: {type(error).__name__}: {text}")

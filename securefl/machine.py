@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
-from securefl.errors import LocalProtocolError
+from securefl.errors import ConfigurationError, LocalProtocolError
 from securefl.types import ClientId, IntegerVector, PartyId
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ServerRole",
     "SumResult",
     "TransitionTable",
+    "check_identity",
     "extra_fields",
 ]
 
@@ -75,6 +76,8 @@ class Aborted:
 
 
 Event: TypeAlias = Send | NeedInput | Completed | Aborted
+
+MAX_SESSION_BYTES: Final = 64
 
 #: ``{state: {trigger: next state}}``. Triggers are message types or the names of local calls.
 TransitionTable: TypeAlias = Mapping[Enum, Mapping[str, Enum]]
@@ -144,7 +147,7 @@ class RoundContext:
 
     ``segments``: for vectors whose integers differ in range; their sizes add up to ``dimension`` and the largest
     ``max_value`` is the context's. Empty: one range for all. ``encoding``: a hash of what else
-    clients must agree on to encode alike (a compressor, its public seed and scale), or empty.
+    clients must agree on to encode alike (grid, layout, compressor, its public seed and scale), or empty.
     """
 
     session: bytes
@@ -154,12 +157,27 @@ class RoundContext:
     max_value: int
     threshold: int
     model_hash: bytes
-    segments: tuple[Segment, ...] = ()
     encoding: bytes = b""
+    segments: tuple[Segment, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_identity(self.clients, self.session, self.round, self.model_hash)
 
     def extra_fields(self) -> tuple[bytes, ...]:
         """What the context hash covers beyond the fields of a uniform vector: nothing for those."""
         return extra_fields(self.segments, self.encoding)
+
+
+def check_identity(clients: tuple[ClientId, ...], session: bytes, round: int, model_hash: bytes) -> None:
+    """Raises :class:`ConfigurationError` for ids, names and numbers that cannot be bound into keys and frames."""
+    if any(not 0 < i < 2**32 for i in clients) or list(clients) != sorted(set(clients)):
+        raise ConfigurationError("client ids must be distinct, ascending and within 1 to 2**32 - 1")
+    if not 1 <= len(session) <= MAX_SESSION_BYTES:
+        raise ConfigurationError(f"a session name has 1 to {MAX_SESSION_BYTES} bytes, got {len(session)}")
+    if not 0 <= round < 2**32:
+        raise ConfigurationError(f"the round must be within 0 to 2**32 - 1, got {round}")
+    if len(model_hash) != 32:
+        raise ConfigurationError(f"a model hash has 32 bytes, got {len(model_hash)}")
 
 
 def extra_fields(segments: tuple[Segment, ...], encoding: bytes) -> tuple[bytes, ...]:

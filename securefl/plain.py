@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from securefl.encoding.packing import Packing
-from securefl.errors import ConfigurationError, FaultyClientError, FaultyServerError, TooFewClientsError
+from securefl.errors import ConfigurationError, DecodeError, FaultyClientError, FaultyServerError, TooFewClientsError
 from securefl.machine import (
     Aborted,
     ClientRole,
@@ -136,9 +136,16 @@ class PlainServer(Machine):
         if left < needed:
             self._advance("fail")
             return [Aborted(TooFewClientsError(f"{left} clients are left; the threshold is {needed}"))]
-        self._advance("close")
         survivors = tuple(sorted(self._answered))
-        return [Completed(SumResult(self._lanes.unpack(self._total, len(survivors)), survivors))]
+        try:
+            values = self._lanes.unpack(self._total, len(survivors))
+        except DecodeError as error:
+            self._advance("fail")
+            return [
+                Aborted(FaultyClientError(f"{error}; some client's words are no packed vector", survivors), survivors)
+            ]
+        self._advance("close")
+        return [Completed(SumResult(values, survivors))]
 
 
 @dataclass(frozen=True, slots=True)

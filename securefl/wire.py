@@ -50,6 +50,7 @@ _HEADER: Final = struct.Struct(">BBBBIIIQ32s")
 HEADER_BYTES: Final = _HEADER.size
 CHECKSUM_BYTES: Final = 16
 OVERHEAD_BYTES: Final = HEADER_BYTES + CHECKSUM_BYTES
+_PIECE: Final = 1 << 30  # OpenSSL takes less than 2 GiB at once
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -71,7 +72,9 @@ def _checksum(*parts: Buffer) -> bytes:
     """GMAC under a public key: an error-detecting code. [SP 800-38D §6.4, GHASH]"""
     state = Cipher(AES(bytes(16)), GCM(bytes(12))).encryptor()
     for part in parts:
-        state.authenticate_additional_data(part)
+        view = memoryview(part)
+        for at in range(0, view.nbytes, _PIECE):
+            state.authenticate_additional_data(view[at : at + _PIECE])
     state.finalize()
     return state.tag
 

@@ -40,12 +40,23 @@ def group(operation: str, tests: list[dict[str, Any]], **params: Any) -> dict[st
     return {"operation": operation, "params": params, "tests": tests}
 
 
+#: The accepted test from which a refused one differs in one place.
+BASES = {
+    "window-too-small": "lanes.json#ternary-exact",
+    "one-level": "rotation.json#ternary",
+    "none": "coders.json#tenth",
+    "too-many": "coders.json#tenth",
+    "weight-zero": "tail.json#plain",
+    "weight-beyond": "tail.json#plain",
+}
+
+
 def test(name: str, comment: str, given: dict[str, Any], make: Callable[[], Any]) -> dict[str, Any]:
-    base = {"id": name, "comment": comment, "input": given}
+    base = {"id": name, "comment": comment}
     try:
-        return base | {"expected": make()}
+        return base | {"input": given, "expected": {"result": make()}}
     except ref.CompressionError as error:
-        return base | {"error": {"type": error.args[0]}}
+        return base | {"derived_from": BASES[name], "input": given, "error": {"type": error.args[0]}}
 
 
 def lanes() -> dict[str, Any]:

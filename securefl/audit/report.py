@@ -37,7 +37,7 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "epsilon": None,
         "delta": None,
         "noise_multiplier": None,
-        "privacy": privacy_sentence(config.data.clients),
+        "privacy": privacy_sentence(config.protection.method, config.data.clients),
         "upload_bytes_per_client": _mean(summed, "upload_bytes_per_client"),
         "vector_bytes_per_client": _mean(summed, "vector_bytes_per_client"),
         "download_bytes_per_client": _mean(summed, "download_bytes_per_client"),
@@ -66,14 +66,12 @@ def _to_reach(records: Sequence[RoundRecord], accuracy: float) -> dict[str, Any]
     return found
 
 
-def privacy_sentence(clients: int) -> str:
-    """What the sum itself gives away, in one line."""
-    return (
-        "no differential privacy: the server learns the sum of the survivors' updates exactly, "
-        f"and {clients} clients are too few for a useful user-level ε"
-        if clients < 100
-        else "no differential privacy: the server learns the sum of the survivors' updates exactly"
-    )
+def privacy_sentence(method: str, clients: int) -> str:
+    """What the server learns, in one line."""
+    if method == "plain":
+        return "no protection and no differential privacy: the server saw every client's update"
+    sentence = "no differential privacy: the server learns the sum of the survivors' updates exactly"
+    return sentence if clients >= 100 else f"{sentence}, and {clients} clients are too few for a useful user-level ε"
 
 
 def _mean(records: list[RoundRecord], name: str) -> float | None:

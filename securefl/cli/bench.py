@@ -36,6 +36,7 @@ def bench(
         return
     if name not in known:
         raise ConfigurationError(f"there is no benchmark {name!r}; there are {', '.join(known)}")
-    arguments = ["--quick"] * quick + (["--json", json] if json else [])
+    target = json if json in (None, "-") else str(Path(json).resolve())
+    arguments = ["--quick"] * quick + (["--json", target] if target else [])
     # One thread each for BLAS and OpenMP: figures are per core.
     raise typer.Exit(subprocess.call([sys.executable, str(folder / f"{name}.py"), *arguments], cwd=folder.parent))  # noqa: S603

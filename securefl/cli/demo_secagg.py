@@ -40,7 +40,9 @@ def narrate(clients: int, drop: int, dimension: int, suite: str, *, quiet: bool 
     Raises :class:`ConfigurationError` when the numbers cannot work; ``drop`` beyond what the threshold allows is let
     through, to show the refusal (:class:`TooFewClientsError`).
     """
-    if not 0 <= drop <= clients or dimension < 1:
+    if clients < 2 or dimension < 1:
+        raise ConfigurationError("--clients must be at least 2 and --values at least 1")
+    if not 0 <= drop <= clients:
         raise ConfigurationError(f"--drop must be 0 to {clients} (the number of clients) and --values at least 1")
     ids = tuple(PartyId(i) for i in range(1, clients + 1))
     grid = FixedPoint(clip_range=1.0, value_bits=16)

@@ -20,9 +20,7 @@ def run(
     rounds: Annotated[int | None, typer.Option(help="Overrides [training] rounds.")] = None,
     clients: Annotated[int | None, typer.Option(help="Overrides [data] clients.")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides [data] seed. Masks are never seeded.")] = None,
-    out: Annotated[Path, typer.Option(help="Where report.json, report.html and the checkpoint go.")] = Path(
-        "runs/last"
-    ),
+    out: Annotated[Path | None, typer.Option(help="Folder for report and checkpoint; default: runs/last.")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder, as it was configured.")
     ] = None,
@@ -42,14 +40,13 @@ def run(
     from securefl.fl.config import load
 
     if resume is not None:
-        if config is not None or protect is not None or clients is not None or seed is not None:
-            raise ConfigurationError(
-                "a resumed run keeps its configuration: only --rounds can be given, to make it longer"
-            )
-        settings, out = runner.saved_config(resume).with_overrides(rounds=rounds), resume
+        if any(given is not None for given in (config, protect, clients, seed, out)):
+            raise ConfigurationError("a resumed run keeps its configuration and folder: only --rounds can be given")
+        settings, folder = runner.saved_config(resume).with_overrides(rounds=rounds), resume
     else:
+        folder = Path("runs/last") if out is None else out
         settings = load(config).with_overrides(protect=protect, rounds=rounds, clients=clients, seed=seed)
-    session = runner.Run(settings, out, resume=resume is not None, shadow=shadow)
+    session = runner.Run(settings, folder, resume=resume is not None, shadow=shadow)
     quiet = json == "-"
     if not quiet:
         for line in session.headline():
@@ -59,10 +56,10 @@ def run(
             progress.done(_line(record))
     finished = session.finish()
     report = reports.build(finished)
-    reports.write(report, finished, out)
+    reports.write(report, finished, folder)
     write_json(report, json)
     if not quiet:
-        _summary(report, out)
+        _summary(report, folder)
 
 
 def _line(record: RoundRecord) -> str:

@@ -25,10 +25,10 @@ def clip_to_norm(update: Update, clip_norm: float) -> Update:
     largest = require_finite(update)
     if largest == 0.0:
         return update
-    # Dividing by the largest magnitude first keeps the squares finite.
+    # Dividing by the largest magnitude first keeps squares finite and the factor below within the dtype's range.
     scaled = update / update.dtype.type(largest)
-    norm = largest * math.sqrt(float(np.einsum("i,i->", scaled, scaled, dtype=np.float64)))
-    if norm <= clip_norm:
+    norm = math.sqrt(float(np.einsum("i,i->", scaled, scaled, dtype=np.float64)))  # 1 to sqrt(d)
+    if norm <= clip_norm / largest:
         return update
-    result: Update = update * update.dtype.type(clip_norm / norm)
+    result: Update = scaled * update.dtype.type(clip_norm / norm)
     return result

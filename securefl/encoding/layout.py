@@ -79,6 +79,8 @@ class Layout:
         start = 0
         for spec in self.tensors:
             tensor = tensors[spec.name]
+            if not isinstance(tensor, np.ndarray):
+                raise InvalidInputError(f"tensor {spec.name!r} must be a numpy array, got {type(tensor).__name__}")
             if tuple(tensor.shape) != spec.shape or tensor.dtype.name != spec.dtype:
                 raise InvalidInputError(
                     f"tensor {spec.name!r} is {tensor.dtype.name}{list(tensor.shape)}, "

@@ -97,8 +97,8 @@ class Packing:
         parts = [lanes.pack(piece) for lanes, piece in zip(self.lanes, self._pieces(values), strict=True)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def unpack(self, packed: RingVector, count: int) -> IntegerVector:
-        """uint64[dimension]: the sums over ``count`` clients.
+    def unpack(self, packed: RingVector, count: int | None = None) -> IntegerVector:
+        """uint64[dimension]: the sums over ``count`` clients; all of them when ``None``.
 
         Raises :class:`DecodeError` when an exact segment's words are not a sum of ``count`` packed vectors.
         """
@@ -107,7 +107,7 @@ class Packing:
         at = list(accumulate((part.words for part in self.lanes), initial=0))
         values = np.empty(self.dimension, dtype=np.uint64)
         for lanes, piece, (low, high) in zip(self.lanes, self._pieces(values), pairwise(at), strict=True):
-            lanes.unpack(packed[low:high], count, piece)
+            lanes.unpack(packed[low:high], self.clients if count is None else count, piece)
         return values
 
     def _pieces(self, values: IntegerVector) -> list[IntegerVector]:

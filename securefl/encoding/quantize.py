@@ -12,7 +12,7 @@ follows SPEC (protocols/encoding/SPEC.md §3) gets the same integers: all operat
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -20,28 +20,30 @@ from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.primitives.kdf import Label, derive
-from securefl.primitives.prg import KEY_BYTES, stream_words
+from securefl.primitives.prg import KEY_BYTES, Keystream
 from securefl.types import IntegerVector, Update
 
-__all__ = ["FixedPoint", "Quantized", "require_finite"]
+__all__ = ["SEED_BYTES", "FixedPoint", "Quantized", "require_finite"]
 
 _BLOCK: Final = 1 << 14
 MAX_VALUE_BITS: Final = 31
+SEED_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
     """``values``: uint64[d] in [0, max_value]. ``clipped``: how many values lay beyond the clip range."""
 
-    values: IntegerVector
+    values: IntegerVector = field(repr=False)
     clipped: int
 
 
 def require_finite(update: Update) -> float:
     """The largest magnitude in ``update``. Raises :class:`InvalidInputError` for NaN, infinities, or no values."""
-    kind = getattr(update, "dtype", None)
-    if kind is None or not np.issubdtype(kind, np.floating):
-        raise InvalidInputError(f"expected an array of floats, got {kind or type(update).__name__}")
+    if not isinstance(update, np.ndarray) or isinstance(update, np.ma.MaskedArray):
+        raise InvalidInputError(f"expected a numpy array of floats, got {type(update).__name__}")
+    if not np.issubdtype(update.dtype, np.floating):
+        raise InvalidInputError(f"expected an array of floats, got {update.dtype}")
     if update.size == 0:
         raise InvalidInputError("the update is empty: there is nothing to sum")
     # NaN propagates through min and max, so two passes over the data find everything.
@@ -60,8 +62,11 @@ class FixedPoint:
     value_bits: int
 
     def __post_init__(self) -> None:
-        if not 2 <= self.value_bits <= MAX_VALUE_BITS:
-            raise ConfigurationError(f"value_bits must be 2 to {MAX_VALUE_BITS}, got {self.value_bits}")
+        whole = isinstance(self.value_bits, int) and not isinstance(self.value_bits, bool)
+        if not whole or not 2 <= self.value_bits <= MAX_VALUE_BITS:
+            raise ConfigurationError(f"value_bits must be 2 to {MAX_VALUE_BITS}, got {self.value_bits!r}")
+        if not isinstance(self.clip_range, (int, float)):
+            raise ConfigurationError(f"clip_range must be a number, got {self.clip_range!r}")
         if not (math.isfinite(self.clip_range) and self.clip_range > 0 and math.isfinite(self.half / self.clip_range)):
             raise ConfigurationError(f"clip_range must be a finite number above 0, got {self.clip_range}")
 
@@ -91,22 +96,23 @@ class FixedPoint:
     ) -> Quantized:
         """Integers of a flat ``update`` (float32 or float64 [d]), each value multiplied by ``scale`` in (0, 1].
 
-        ``seed``: 32 secret bytes, used for this update only. ``clip``: clamp values beyond the clip range and
+        ``seed``: at least 32 secret bytes, used for this update only. ``clip``: clamp values beyond the clip range and
         count them, instead of raising. ``out``: uint64[d] to write to, instead of a new vector.
         Raises :class:`InvalidInputError` for values that cannot be encoded.
         """
+        largest = require_finite(update)
         if update.ndim != 1:
             raise InvalidInputError(f"expected a flat vector, got shape {update.shape}")
+        if len(seed) < SEED_BYTES:
+            raise InvalidInputError(f"the rounding seed must have at least {SEED_BYTES} secret bytes, got {len(seed)}")
         if not 0 < scale <= 1:
             raise InvalidInputError(f"the scale must be above 0 and at most 1, got {scale}")
-        largest = require_finite(update)
         beyond = largest > self.clip_range
         if beyond and not clip:
             raise InvalidInputError(
-                f"a value of magnitude {largest:g} lies beyond clip_range = {self.clip_range:g}: "
-                "raise clip_range or clip the update"
+                f"a value lies beyond clip_range = {self.clip_range:g}: raise clip_range or clip the update"
             )
-        key = derive(seed, Label.ROUNDING_STREAM, length=KEY_BYTES)
+        stream = Keystream(derive(seed, Label.ROUNDING_STREAM, length=KEY_BYTES))
         factor = scale * (self.half / self.clip_range)
         values = np.empty(update.size, dtype=np.uint64) if out is None else out
         random = np.empty(_BLOCK // 2, dtype="<u8")
@@ -123,7 +129,7 @@ class FixedPoint:
                 np.multiply(x, factor, out=x)
             else:
                 np.multiply(piece, factor, out=x, dtype=np.float64)
-            stream_words(key, start // 2, random)  # 32 random bits per value
+            stream.fill(random)  # 32 random bits per value
             np.multiply(random.view("<u4")[: piece.size], 2.0**-32, out=u)
             u += self.half
             x += u

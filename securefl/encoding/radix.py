@@ -122,7 +122,7 @@ class RadixLanes:
                 np.add(rest[: piece.size], shift, out=piece)
                 rest = higher
         if self.exact and int(values.max()) > count * self.max_value:
-            raise DecodeError("a sum exceeds what the clients can have given: a mask did not cancel")
+            raise DecodeError("a sum exceeds what the survivors can have given: a mask did not cancel")
         return values
 
     def _missing(self, start: int, size: int, base: int) -> RingVector:

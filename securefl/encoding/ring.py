@@ -68,6 +68,8 @@ class Lanes:
 
     def check(self, values: IntegerVector) -> None:
         """Raises :class:`InvalidInputError` unless ``values`` is uint64[dimension] within [0, max_value]."""
+        if not isinstance(values, np.ndarray):
+            raise InvalidInputError(f"expected a numpy array of uint64 integers, got {type(values).__name__}")
         if values.dtype != np.uint64 or values.shape != (self.dimension,):
             raise InvalidInputError(
                 f"expected uint64 integers of shape ({self.dimension},), got {values.dtype} of shape {values.shape}"
@@ -108,7 +110,7 @@ class Lanes:
         if self._stray(packed):
             raise DecodeError("bits outside every lane are set: a mask did not cancel or a vector is damaged")
         if count is not None and int(values.max()) > count * self.max_value:
-            raise DecodeError("a sum exceeds what the clients can have given")
+            raise DecodeError("a sum exceeds what the survivors can have given")
         return values
 
     def _stray(self, packed: RingVector) -> bool:

@@ -25,6 +25,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from securefl.fl.aggregators import Dropouts as Dropouts
+    from securefl.fl.aggregators import ProtectedAggregator as ProtectedAggregator
     from securefl.fl.config import Config as Config
     from securefl.fl.data import Dataset as Dataset
     from securefl.fl.fedavg import FedAvg as FedAvg
@@ -46,8 +48,10 @@ _HOME = {
     "Config": "config",
     "Contribution": "interfaces",
     "Dataset": "data",
+    "Dropouts": "aggregators",
     "FedAvg": "fedavg",
     "LocalTraining": "training",
+    "ProtectedAggregator": "aggregators",
     "RoundRecord": "interfaces",
     "RunResult": "interfaces",
     "SeedTree": "seeds",
@@ -62,8 +66,10 @@ __all__ = [
     "Config",
     "Contribution",
     "Dataset",
+    "Dropouts",
     "FedAvg",
     "LocalTraining",
+    "ProtectedAggregator",
     "RoundRecord",
     "RunResult",
     "SeedTree",

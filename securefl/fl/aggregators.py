@@ -129,6 +129,7 @@ class ProtectedAggregator:
             max_value=self.grid.max_value,
             threshold=self.threshold,
             model_hash=model_hash,
+            encoding=pipeline.encoding,
         )
 
 

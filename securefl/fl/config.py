@@ -111,7 +111,7 @@ class ProtectionConfig(_Section):
     """
 
     method: Annotated[Literal["masked", "plain"], BeforeValidator(_available)] = "masked"
-    value_bits: int = Field(default=16, ge=2, le=32)
+    value_bits: int = Field(default=16, ge=2, le=31)
     clip_range: float = Field(default=1.0, gt=0)
     threshold: Annotated[float | int, BeforeValidator(_threshold)] = 0.6
     suite: Literal["mlkem768-x25519", "x25519"] = "mlkem768-x25519"

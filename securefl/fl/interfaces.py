@@ -19,7 +19,8 @@ class Contribution:
     """What one client gives to one round; it exists on that client only.
 
     ``tensors``: float32 arrays, the client's update (after - before), in the model's order.
-    ``weight``: >= 1, the number of examples. ``seed``: 32 bytes for stochastic rounding, simulations only.
+    ``weight``: >= 1, the number of examples. ``seed``: 32 secret bytes for stochastic rounding: from the seed tree in
+    a simulation, fresh from the operating system in a deployment.
     """
 
     tensors: Tensors = field(repr=False)

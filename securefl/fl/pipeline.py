@@ -9,6 +9,7 @@ decoded sums S and W give the weighted mean S · N / W. SPEC: protocols/encoding
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from securefl.encoding.quantize import FixedPoint, Quantized
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
 from securefl.fl.interfaces import Contribution
 from securefl.machine import SumResult
+from securefl.primitives.kdf import Label, tuple_hash
 from securefl.types import Tensors
 
 __all__ = ["Pipeline"]
@@ -49,6 +51,12 @@ class Pipeline:
     def dimension(self) -> int:
         """Integers per client: the values and the weight."""
         return self.layout.dimension + 1
+
+    @property
+    def encoding(self) -> bytes:
+        """32 bytes over layout, grid, largest weight and clip norm: clients that differ in one must not be summed."""
+        numbers = (self.grid.clip_range, float(self.grid.value_bits), float(self.max_weight), self.clip_norm or 0.0)
+        return tuple_hash(Label.GRID, self.layout.schema_hash, *(struct.pack(">d", number) for number in numbers))
 
     def encode(self, contribution: Contribution) -> Quantized:
         """uint64[dimension] and how many values lay beyond the clip range.

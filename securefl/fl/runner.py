@@ -57,12 +57,6 @@ class Run:
         self.config = config
         self._started = perf_counter()
         checkpoint = out / "checkpoint"
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
-            (out / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
         workload = prepare(config)
         pruning = pruning_of(config.compression)
         aggregator = aggregator_of(
@@ -75,6 +69,12 @@ class Run:
         self._fedavg = FedAvg.from_config(config, workload, aggregator, checkpoint=checkpoint, pruning=pruning)
         aggregator.check(tensors_of(workload.model), list(workload.weights))
         self.rounds_done = self._fedavg.resume() if resume else 0
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
+            (out / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
         self.parameters = sum(parameter.numel() for parameter in workload.model.parameters())
 
     def headline(self) -> list[str]:

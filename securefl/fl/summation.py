@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from securefl.encoding.quantize import FixedPoint, require_finite
+from securefl.encoding.quantize import SEED_BYTES, FixedPoint, require_finite
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl.protections import protection_named
 from securefl.machine import RoundContext
+from securefl.primitives.kdf import Label, tuple_hash
 from securefl.transport.memory import Faults, run_session
 from securefl.types import ClientId, IntegerVector, PartyId
 
@@ -55,6 +57,10 @@ def secure_sum(
     Raises :class:`InvalidInputError` for values that cannot be summed, :class:`ConfigurationError` for parameters that
     cannot work, and :class:`~securefl.errors.TooFewClientsError` when fewer than ``threshold`` clients are left.
     """
+    if not isinstance(inputs, Mapping):
+        raise ConfigurationError(f"inputs must map client names to arrays, got {type(inputs).__name__}")
+    if seed is not None and (not isinstance(seed, bytes) or len(seed) != SEED_BYTES):
+        raise ConfigurationError(f"seed must be {SEED_BYTES} bytes, or left out for fresh randomness")
     names = list(inputs)
     if len(names) < 2:
         raise ConfigurationError(f"a sum that hides its terms needs at least 2 clients, got {len(names)}")
@@ -64,7 +70,7 @@ def secure_sum(
     shape = _check(inputs)
     grid = FixedPoint(clip_range, value_bits)
     ids = {name: PartyId(at) for at, name in enumerate(names, start=1)}
-    root = os.urandom(32) if seed is None else seed
+    root = os.urandom(SEED_BYTES) if seed is None else seed
 
     def input_of(client: ClientId) -> IntegerVector:
         name = names[client - 1]
@@ -82,6 +88,7 @@ def secure_sum(
         max_value=grid.max_value,
         threshold=len(names) // 2 + 1 if threshold is None else threshold,
         model_hash=bytes(32),
+        encoding=tuple_hash(Label.GRID, b"secure_sum", struct.pack(">dI", clip_range, value_bits)),
     )
     faults = Faults(drop_after={ids[name]: protection.vector_frame for name in dropped})
     outcome = run_session(protection, context, input_of, faults=faults)

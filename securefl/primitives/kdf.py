@@ -31,6 +31,7 @@ class Label(Enum):
     SHARES_BOX = b"securefl/v1/secagg/shares-box"
     PAIR_BOX = b"securefl/v1/secagg/pair-box"
     SCHEMA = b"securefl/v1/encoding/schema"
+    GRID = b"securefl/v1/encoding/grid"
     ROUNDING_STREAM = b"securefl/v1/encoding/rounding"
     PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
     COMPRESSION = b"securefl/v1/encoding/compression"

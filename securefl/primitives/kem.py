@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from securefl.errors import AuthenticationError, DecodeError
+from securefl.errors import AuthenticationError, ConfigurationError, DecodeError
 
 __all__ = ["SEED_BYTES", "TAG_BYTES", "PrivateKey", "PublicKey", "Suite", "key_pair", "public_key", "seal", "unseal"]
 
@@ -85,7 +85,12 @@ def key_pair(suite: Suite, seed: bytes) -> tuple[PrivateKey, PublicKey]:
         x_public = x_private.public_key()
         return PrivateKey(suite, x_private), PublicKey(suite, x_public.public_bytes_raw(), x_public)
     expanded = hashlib.shake_256(seed).digest(96)
-    m_private = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
+    try:
+        m_private = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
+    except UnsupportedAlgorithm:
+        raise ConfigurationError(
+            "this build of cryptography has no ML-KEM-768: install its wheel from PyPI, or use the suite x25519"
+        ) from None
     x_private = X25519PrivateKey.from_private_bytes(expanded[64:])
     m_public, x_public = m_private.public_key(), x_private.public_key()
     public = PublicKey(

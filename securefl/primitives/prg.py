@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from securefl.types import RingVector
 
-__all__ = ["KEY_BYTES", "MAX_STREAM_BYTES", "accumulate", "stream_words"]
+__all__ = ["KEY_BYTES", "MAX_STREAM_BYTES", "Keystream", "accumulate", "stream_words"]
 
 KEY_BYTES: Final = 16
 #: 2**32 blocks per key: far inside the birthday bound of AES's 128-bit block (distinguishing advantage < 2**-64).
@@ -57,12 +57,25 @@ def accumulate(vector: RingVector, add: Iterable[bytes], subtract: Iterable[byte
             combine(block, words, out=block)
 
 
-def stream_words(key: bytes, start: int, out: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> None:
+class Keystream:
+    """One stream, read in order; ``start`` (a multiple of 2 words) is where reading begins."""
+
+    def __init__(self, key: bytes, start: int = 0) -> None:
+        if len(key) != KEY_BYTES or start % 2:
+            raise ValueError(f"a stream has a key of {KEY_BYTES} bytes and is entered at an AES block: an even word")
+        self._cipher = Cipher(AES(key), CTR((start // 2).to_bytes(16, "big"))).encryptor()
+
+    def fill(self, out: RingVector) -> None:
+        """Write the next ``out.size`` words to ``out`` (uint64, contiguous)."""
+        target = out.view(np.uint8).data
+        for at in range(0, target.nbytes, len(_ZEROS)):
+            piece = target[at : at + len(_ZEROS)]
+            self._cipher.update_into(memoryview(_ZEROS)[: piece.nbytes], piece)
+
+    def __repr__(self) -> str:
+        return "<Keystream>"
+
+
+def stream_words(key: bytes, start: int, out: RingVector) -> None:
     """Fill ``out`` (uint64, contiguous) with words ``start`` … of the stream; ``start`` is a multiple of 2 words."""
-    if start % 2:
-        raise ValueError("a stream is entered at an AES block: an even word")
-    cipher = Cipher(AES(key), CTR((start // 2).to_bytes(16, "big"))).encryptor()
-    target = out.view(np.uint8).data
-    for at in range(0, target.nbytes, len(_ZEROS)):
-        piece = target[at : at + len(_ZEROS)]
-        cipher.update_into(memoryview(_ZEROS)[: piece.nbytes], piece)
+    Keystream(key, start).fill(out)

@@ -23,6 +23,7 @@ SHARE_BYTES: Final = 33
 
 # A coefficient is 48 uniformly random bytes mod p: statistical distance below 2**-127 from uniform.
 _COEFFICIENT_BYTES: Final = 48
+_RUN: Final = 32
 
 
 def split(secret: bytes, *, points: int, threshold: int, entropy: Entropy) -> list[bytes]:
@@ -40,11 +41,16 @@ def split(secret: bytes, *, points: int, threshold: int, entropy: Entropy) -> li
         for at in range(0, len(random), _COEFFICIENT_BYTES)
     ]
     coefficients.append(int.from_bytes(secret, "big"))
+    # Horner; the secret is the constant term, so it comes last. A product with a small point grows by few bits, so
+    # reducing once per run of coefficients is cheaper than at every step.
+    runs = [coefficients[at : at + _RUN] for at in range(0, len(coefficients), _RUN)]
     shares = []
     for x in range(1, points + 1):
         y = 0
-        for coefficient in coefficients:  # Horner; the secret is the constant term, so it comes last
-            y = (y * x + coefficient) % PRIME
+        for run in runs:
+            for coefficient in run:
+                y = y * x + coefficient
+            y %= PRIME
         shares.append(y.to_bytes(SHARE_BYTES, "big"))
     return shares
 

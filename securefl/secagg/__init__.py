@@ -14,8 +14,9 @@ SPEC with all definitions, checks and leakage: protocols/secagg/SPEC.md. In topo
 
 from securefl.primitives.kem import Suite
 from securefl.secagg.client import Client
+from securefl.secagg.messages import client_limits, server_limits
 from securefl.secagg.params import Adversary, Graph, Params
 from securefl.secagg.protection import MaskedSum
 from securefl.secagg.server import Server
 
-__all__ = ["Adversary", "Client", "Graph", "MaskedSum", "Params", "Server", "Suite"]
+__all__ = ["Adversary", "Client", "Graph", "MaskedSum", "Params", "Server", "Suite", "client_limits", "server_limits"]

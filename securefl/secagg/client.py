@@ -133,9 +133,10 @@ class Client(Machine):
     def receive(self, frame: bytes) -> Sequence[Event]:
         """Take one frame from the server.
 
-        Raises :class:`DecodeError` for bytes that are not a message of this session (nothing changes: the frame may
-        come again), and :class:`ProtocolError` or :class:`AuthenticationError` when the session cannot go on: the
-        secrets are dropped and the client takes no further part.
+        Raises :class:`DecodeError` for bytes that are not a message of this session and :class:`FaultyServerError` for
+        a message out of turn: nothing is answered, nothing changes. Raises :class:`ProtocolError` or
+        :class:`AuthenticationError` for a message that the session cannot go on from: the secrets are dropped and the
+        client takes no further part.
         """
         envelope = open_frame(
             frame,
@@ -145,12 +146,13 @@ class Client(Machine):
             limits=client_limits(self._params),
         )
         kind = Kind(envelope.kind)
-        if envelope.sender != SERVER:
-            raise FaultyServerError(f"{kind.name} came from party {envelope.sender}; clients talk to the server only")
         if self._seen.get(kind) == envelope.checksum and kind is not Kind.UNMASK_REQUEST:
             return ()  # the same frame again: transports may repeat
-        if kind.name not in self.TRANSITIONS[self._state]:
-            raise FaultyServerError(f"{kind.name} does not belong to state {self._state.name}: each step happens once")
+        if envelope.sender != SERVER or kind.name not in self.TRANSITIONS[self._state]:
+            raise FaultyServerError(
+                f"{kind.name} from party {envelope.sender} does not belong to state {self._state.name}: "
+                "each step happens once, and only the server speaks to clients"
+            )
         message = self._decode(kind, envelope)
         self._seen[kind] = envelope.checksum
         self._advance(kind.name)

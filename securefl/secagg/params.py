@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Final
 
 from securefl.encoding.packing import Packing
 from securefl.errors import ConfigurationError
-from securefl.machine import RoundContext, Segment, extra_fields
+from securefl.machine import RoundContext, Segment, check_identity, extra_fields
 from securefl.primitives.kdf import Label, tuple_hash
 from securefl.primitives.kem import Suite
 from securefl.types import ClientId
@@ -20,7 +19,6 @@ __all__ = ["PROTOCOL", "Adversary", "Graph", "Params"]
 #: This protocol's number in the envelope.
 PROTOCOL: Final = 1
 MAX_CLIENTS: Final = 2**16
-MAX_SESSION_BYTES: Final = 64
 
 
 class Adversary(Enum):
@@ -60,35 +58,31 @@ class Params:
     adversary: Adversary = Adversary.SEMI_HONEST
     graph: Graph = Graph.COMPLETE
     allow_minority_threshold: bool = False
-    segments: tuple[Segment, ...] = ()
     encoding: bytes = b""
+    segments: tuple[Segment, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.clients)
+        if isinstance(self.threshold, bool) or not isinstance(self.threshold, int):
+            raise ConfigurationError(f"the threshold must be a whole number, got {self.threshold!r}")
         if not 2 <= n <= MAX_CLIENTS:
             raise ConfigurationError(f"a masked sum needs 2 to {MAX_CLIENTS} clients, got {n}")
-        if any(not 0 < i < 2**32 for i in self.clients) or list(self.clients) != sorted(set(self.clients)):
-            raise ConfigurationError("client ids must be distinct, ascending and within 1 to 2**32 - 1")
+        check_identity(self.clients, self.session, self.round, self.model_hash)
         if not self.threshold:
             object.__setattr__(self, "threshold", n // 2 + 1)
         if not 2 <= self.threshold <= n:
             raise ConfigurationError(f"the threshold must be 2 to {n} (the number of clients), got {self.threshold}")
         if 2 * self.threshold <= n and not self.allow_minority_threshold:
             raise ConfigurationError(
-                f"a threshold of {self.threshold} is not a majority of {n} clients: "
-                f"use at least {n // 2 + 1}, or allow_minority_threshold=True if no client colludes with the server"
+                f"a threshold of {self.threshold} is not a majority of {n} clients: use at least {n // 2 + 1}"
             )
-        if not 1 <= len(self.session) <= MAX_SESSION_BYTES:
-            raise ConfigurationError(f"a session name has 1 to {MAX_SESSION_BYTES} bytes, got {len(self.session)}")
-        if not 0 <= self.round < 2**32:
-            raise ConfigurationError(f"the round must be within 0 to 2**32 - 1, got {self.round}")
-        if len(self.model_hash) != 32:
-            raise ConfigurationError(f"a model hash has 32 bytes, got {len(self.model_hash)}")
         _ = self.lanes  # raises when the sum does not fit
 
     @classmethod
     def of(cls, context: RoundContext, suite: Suite = Suite.MLKEM768_X25519) -> Params:
-        """The parameters of one round of the pipeline."""
+        """The parameters of one round of the pipeline. Raises :class:`ConfigurationError` as the constructor does."""
+        if context.threshold < 1:  # 0 asks the constructor for its default; a context has none
+            raise ConfigurationError(f"the threshold must be at least 2, got {context.threshold}")
         return cls(
             clients=context.clients,
             dimension=context.dimension,
@@ -138,4 +132,4 @@ class Params:
     @property
     def value_bits(self) -> int:
         """Bits of the largest value."""
-        return math.ceil(math.log2(self.max_value + 1))
+        return self.max_value.bit_length()

@@ -10,8 +10,9 @@ from enum import Enum, auto
 
 import numpy as np
 
-from securefl.errors import DecodeError, FaultyClientError, LocalProtocolError, TooFewClientsError
+from securefl.errors import DecodeError, FaultyClientError, LocalProtocolError, ProtocolError, TooFewClientsError
 from securefl.machine import Aborted, Completed, Event, Machine, Send, SumResult, TransitionTable
+from securefl.primitives.kem import public_key, seal
 from securefl.secagg import unmasking
 from securefl.secagg.masking import roster_hash
 from securefl.secagg.messages import (
@@ -70,7 +71,8 @@ class Server(Machine):
         super().__init__()
         self._params = params
         self._expected: set[ClientId] = set()
-        self._answered: dict[ClientId, bytes] = {}
+        self._answered: set[ClientId] = set()
+        self._seen: dict[tuple[ClientId, Kind], bytes] = {}
         self._keys: dict[ClientId, AdvertiseKeys] = {}
         self._roster_hash = b""
         self._boxes: dict[ClientId, dict[ClientId, Sealed]] = {}  # by sender, then recipient
@@ -81,7 +83,7 @@ class Server(Machine):
     @property
     def waiting_for(self) -> Collection[ClientId]:
         """Clients that were asked in the present exchange and have not answered, ascending."""
-        return tuple(sorted(self._expected - self._answered.keys()))
+        return tuple(sorted(self._expected - self._answered))
 
     def start(self) -> Sequence[Event]:
         """Open the session: the first exchange waits for the keys of all invited clients."""
@@ -92,9 +94,9 @@ class Server(Machine):
     def receive(self, frame: Buffer) -> Sequence[Event]:
         """Take one frame from a client; answers come from :meth:`close_round`.
 
-        Raises :class:`DecodeError` for bytes that are not a message of this session and :class:`FaultyClientError`
-        for one that does not belong here; either way nothing changes and the session goes on. A repeated frame is
-        ignored.
+        Raises :class:`DecodeError` for bytes that are not a message of this session, :class:`FaultyClientError` for
+        one that breaks the protocol, and :class:`ProtocolError` for one that came after (or before) its exchange;
+        either way nothing changes and the session goes on. A repeated frame is ignored.
         """
         envelope = open_frame(
             frame,
@@ -106,17 +108,16 @@ class Server(Machine):
         kind, sender = Kind(envelope.kind), envelope.sender
         if sender not in self._params:
             raise FaultyClientError(f"party {sender} was not invited", [sender])
+        if self._seen.get((sender, kind)) == envelope.checksum:
+            return ()  # the same frame again: transports may repeat
         if kind.name not in self.TRANSITIONS[self._state] or sender not in self._expected:
-            raise FaultyClientError(
-                f"{kind.name} from client {sender} does not belong to state {self._state.name}: late, early or dropped",
-                [sender],
-            )
+            # Nobody is to blame for being late: the exchange was closed without this client.
+            raise ProtocolError(f"{kind.name} from client {sender} came outside its exchange (now {self._state.name})")
         if sender in self._answered:
-            if self._answered[sender] == envelope.checksum:
-                return ()
             raise FaultyClientError(f"client {sender} sent two different {kind.name} messages", [sender])
         self._take(kind, envelope)
-        self._answered[sender] = envelope.checksum
+        self._answered.add(sender)
+        self._seen[sender, kind] = envelope.checksum
         return ()
 
     def close_round(self) -> Sequence[Event]:
@@ -145,7 +146,7 @@ class Server(Machine):
     def _take(self, kind: Kind, envelope: Envelope) -> None:
         params, sender, body = self._params, envelope.sender, envelope.body
         if kind is Kind.ADVERTISE_KEYS:
-            self._keys[sender] = AdvertiseKeys.decode(body, params)
+            self._keys[sender] = self._usable(sender, AdvertiseKeys.decode(body, params))
         elif kind is Kind.SHARE_KEYS:
             message = EncryptedShares.decode(body, params, owner=sender, owner_sends=True)
             if message.boxes.keys() | {sender} != self._keys.keys():
@@ -166,6 +167,18 @@ class Server(Machine):
                     f"client {sender} sent {len(shares.shares)} of {len(self._boxes)} shares", [sender]
                 )
             self._shares[sender] = shares
+
+    def _usable(self, sender: ClientId, keys: AdvertiseKeys) -> AdvertiseKeys:
+        """Keys that everyone can seal to, and nobody else's: one bad key on the roster would stop everyone."""
+        taken = {key for other in self._keys.values() for key in (other.channel_key, other.mask_key)}
+        for raw in (keys.channel_key, keys.mask_key):
+            try:
+                seal(public_key(self._params.suite, raw), b"", b"")
+            except DecodeError as error:
+                raise FaultyClientError(f"client {sender} advertised an unusable key: {error}", [sender]) from None
+        if keys.channel_key == keys.mask_key or not taken.isdisjoint((keys.channel_key, keys.mask_key)):
+            raise FaultyClientError(f"client {sender} advertised a key that stands on the roster already", [sender])
+        return keys
 
     # ---- closing exchanges ----------------------------------------------------------------------------------
 
@@ -221,7 +234,7 @@ class Server(Machine):
     # ---- the rest -------------------------------------------------------------------------------------------
 
     def _open(self, clients: Collection[ClientId]) -> None:
-        self._expected, self._answered = set(clients), {}
+        self._expected, self._answered = set(clients), set()
 
     def _fail(self, error: TooFewClientsError | FaultyClientError, reason: int) -> Sequence[Event]:
         self._advance("fail")
@@ -230,7 +243,7 @@ class Server(Machine):
         return [*notices, Aborted(error, getattr(error, "clients", ()))]
 
     def _forget(self) -> None:
-        self._expected, self._answered, self._total = set(), {}, None
+        self._expected, self._answered, self._total = set(), set(), None
         self._keys, self._boxes, self._shares = {}, {}, {}
 
     def _send(self, kind: Kind, to: ClientId, body: bytes) -> Send:

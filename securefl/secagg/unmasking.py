@@ -22,7 +22,8 @@ from securefl.types import ClientId, RingVector
 
 __all__ = ["OpenedSeeds", "open_seeds", "remove_masks"]
 
-#: Subsets tried when shares are wrong; enough for one liar among 1,000 responders or two among 60.
+#: Subsets tried, among the trusted and then among all, when shares are wrong: enough for one liar among 1,000
+#: responders or two among 60.
 _MAX_SUBSETS: Final = 2048
 
 
@@ -91,7 +92,7 @@ class _Solver:
 
     def open(self, dealer: ClientId, shares: Mapping[int, int], check: Callable[[bytes], bool]) -> bytes:
         """The dealer's seed. Points that do not lie on the opened polynomial become suspects."""
-        for points in islice(self._subsets(sorted(shares)), _MAX_SUBSETS):
+        for points in self._subsets(sorted(shares)):
             interpolation = self._at(points)
             try:
                 seed = interpolation.secret(shares)
@@ -101,27 +102,25 @@ class _Solver:
                 if points != tuple(sorted(shares))[: self._params.threshold]:
                     self._name_liars(interpolation, shares)
                 return seed
+        needed = self._params.threshold
+        # with no share to spare, a liar among those who answered cannot be told from the dealer
+        others = [self._params.clients[x - 1] for x in shares] if len(shares) == needed else []
         raise FaultyClientError(
-            f"the seed of client {dealer} cannot be opened: {len(shares)} shares came, "
-            f"{self._params.threshold} right ones are needed; the client dealt wrong shares or others returned them",
-            [dealer, *self._suspects],
+            f"the seed of client {dealer} cannot be opened: {len(shares)} shares came, {needed} right ones are needed; "
+            "the client dealt wrong shares or others returned them",
+            [dealer, *self._suspects, *others],
         )
 
     def _subsets(self, points: Sequence[int]) -> Iterator[tuple[int, ...]]:
-        """Sets of t points: first the lowest t that are not suspected, then leaving out one more point, then two …
+        """Sets of t points, each once: the lowest t that are not suspected, then those that leave out one, two …
 
-        The suspected come last: a dealer's wrong shares make honest clients suspects, and one of them may be needed.
+        Sets with suspects come last: a dealer's wrong shares make honest clients suspects, and one may be needed.
         """
         t = self._params.threshold
         trusted = [x for x in points if self._params.clients[x - 1] not in self._suspects]
-        for pool in (trusted, points):
-            for left_out in range(len(pool) - t + 1):
-                seen = set()
-                for out in combinations(pool, left_out):
-                    subset = tuple(x for x in pool if x not in out)[:t]
-                    if subset not in seen:
-                        seen.add(subset)
-                        yield subset
+        yield from islice(_windows(trusted, t), _MAX_SUBSETS)
+        if self._suspects:
+            yield from (c for c in islice(_windows(points, t), _MAX_SUBSETS) if not set(c) <= set(trusted))
 
     def _at(self, points: tuple[int, ...]) -> shamir.Interpolation:
         if points not in self._cache:
@@ -132,6 +131,15 @@ class _Solver:
         for x, value in shares.items():
             if x not in interpolation.points and interpolation.value_at(x, shares) != value:
                 self.suspect(self._params.clients[x - 1])
+
+
+def _windows(pool: Sequence[int], t: int) -> Iterator[tuple[int, ...]]:
+    """Sets of ``t`` of the points, each once, those that leave out few of the lowest points first."""
+    for left_out in range(len(pool) - t + 1):
+        # the last point of the window is always taken: without it the set came up before
+        *head, last = pool[: t + left_out]
+        for out in combinations(head, left_out):
+            yield (*(x for x in head if x not in out), last)
 
 
 def remove_masks(

@@ -107,7 +107,10 @@ class _Session:
             self._take(party, role.start)
             self._deliver()
         while not self._over:
+            failed = len(self._outcome.failures)
             self._take(SERVER, self._server.close_round)
+            if failed < len(self._outcome.failures):  # the server itself is broken: nothing will end the exchange
+                self._outcome.error, self._over = self._outcome.failures[-1][1], True
             self._deliver()
         return self._outcome
 

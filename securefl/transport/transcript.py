@@ -42,23 +42,27 @@ class Transcript:
 
     def write(self, path: Path) -> None:
         """Write one line per frame: ``{"from", "to", "kind", "frame"}``, the frame in lowercase hex."""
-        lines = [
-            json.dumps({"from": e.sender, "to": e.recipient, "kind": e.kind, "frame": e.frame.hex()})
-            for e in self.entries
-        ]
-        path.write_text("\n".join(lines) + "\n", encoding="ascii")
+        path.write_text("".join(_line(entry) + "\n" for entry in self.entries), encoding="ascii")
 
     @classmethod
     def read(cls, path: Path) -> Transcript:
         """Read what :meth:`write` wrote. Raises :class:`DecodeError` naming the line that is not an entry."""
         transcript = cls()
-        for number, line in enumerate(path.read_text(encoding="ascii").splitlines(), start=1):
+        for number, raw in enumerate(path.read_bytes().splitlines(), start=1):
             try:
+                line = raw.decode("ascii")
                 item = json.loads(line)
-                entry = Entry(PartyId(int(item["from"])), PartyId(int(item["to"])), bytes.fromhex(item["frame"]))
-                if entry.kind != item["kind"]:
-                    raise ValueError("kind")
-            except (ValueError, KeyError, TypeError, IndexError):
+                entry = Entry(PartyId(item["from"]), PartyId(item["to"]), bytes.fromhex(item["frame"]))
+                # one spelling per entry: what we would not have written is not read
+                parties = (entry.sender, entry.recipient)
+                if _line(entry) != line or not all(type(i) is int and 0 <= i < 2**32 for i in parties):
+                    raise ValueError(line)
+            except (ValueError, KeyError, TypeError, IndexError, RecursionError):
                 raise DecodeError(f"{path.name}, line {number}: not a transcript entry") from None
             transcript.entries.append(entry)
         return transcript
+
+
+def _line(entry: Entry) -> str:
+    fields = {"from": entry.sender, "to": entry.recipient, "kind": entry.kind, "frame": entry.frame.hex()}
+    return json.dumps(fields)

@@ -1,12 +1,13 @@
-"""protocols/compression: the reference's vectors are current, and securefl agrees with each."""
+"""The operations of protocols/compression. Each function gives the result that a vector's ``expected`` states."""
 
-import json
-import sys
-from pathlib import Path
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-import pytest
 
+from securefl.audit.checks import Case, Check, Mismatch, expect, refused
 from securefl.encoding.hadamard import Rotation
 from securefl.encoding.layout import Layout
 from securefl.encoding.lowrank import PowerSGD, _orthonormal
@@ -17,51 +18,55 @@ from securefl.encoding.rotate import RotatedGrid, RotatedQuantizer
 from securefl.encoding.sparsify import random_support
 from securefl.encoding.tail import Tail
 from securefl.encoding.weights import WeightFormat
-from securefl.errors import SecureFLError
 from securefl.machine import Segment, extra_fields
+from securefl.types import RingVector
 
-FOLDER = Path(__file__).parents[2] / "protocols" / "compression"
+__all__ = ["CHECKS"]
+
+Values: TypeAlias = Mapping[str, Any]
 
 
-def context(_, given):
+def _context(_params: Values, given: Values) -> object:
     segments = tuple(Segment(*segment) for segment in given["segments"])
     return [part.hex() for part in extra_fields(segments, bytes.fromhex(given["encoding"]))]
 
 
-def radix(_, given):
+def _radix(_params: Values, given: Values) -> object:
     rows = np.array(given["rows"], dtype=np.uint64)
     lanes = RadixLanes(rows.shape[1], given["max_value"], len(rows), given["window"])
     packed = [lanes.pack(row) for row in rows]
-    total = np.sum(packed, axis=0, dtype=np.uint64)
+    total: RingVector = np.zeros(lanes.words, dtype=np.uint64)
+    for row in packed:
+        total += row
     words = {"first_words": packed[0], "total_words": total, "sums": lanes.unpack(total, len(rows))}
     return {name: list(map(str, value.tolist())) for name, value in words.items()}
 
 
-def widest(_, given):
+def _widest(_params: Values, given: Values) -> object:
     return {"per_word": digits_per_word(given["window"]), "widest": widest_window(given["window"])}
 
 
-def public(params, round):
+def _public(params: Values, round: int) -> PublicRandomness:
     return PublicRandomness(bytes.fromhex(params["seed"]), round)
 
 
-def public_key(params, given):
-    return public(params, given["round"]).key(given["purpose"]).hex()
+def _public_key(params: Values, given: Values) -> object:
+    return _public(params, given["round"]).key(given["purpose"]).hex()
 
 
-def rotate(params, given):
+def _rotate(params: Values, given: Values) -> object:
     x = np.array(given["values"], dtype=np.float32)
-    rotation = Rotation(x.size, public(params, 1).key("rotation 0"))
+    rotation = Rotation(x.size, _public(params, 1).key("rotation 0"))
     y = np.empty((rotation.block, rotation.blocks))
     for columns, _, piece in rotation.forward(x):
         y[:, columns] = piece
     return y.reshape(-1).astype(int).tolist()
 
 
-def rotated(params, given):
+def _rotated(params: Values, given: Values) -> object:
     x = np.array(given["values"], dtype=np.float32)
     RotatedQuantizer(given["levels"])
-    rotation = Rotation(x.size, public(params, 1).key("rotation 0"))
+    rotation = Rotation(x.size, _public(params, 1).key("rotation 0"))
     grid = RotatedGrid(rotation, given["levels"] - 1, float.fromhex(given["clip_range"]), 1000)
     out = np.empty(rotation.padded, dtype=np.uint64)
     grid.encode(x, seed=bytes.fromhex(params["secret"]), out=out)
@@ -71,24 +76,24 @@ def rotated(params, given):
     }  # the sign of zero is open
 
 
-def support(params, given):
-    positions, sizes = random_support(given["dimension"], given["kept"], public(params, given["round"]), "random_k")
+def _support(params: Values, given: Values) -> object:
+    positions, sizes = random_support(given["dimension"], given["kept"], _public(params, given["round"]), "random_k")
     return {"positions": positions.tolist(), "sizes": sizes.tolist()}
 
 
-def projection(params, given):
+def _projection(params: Values, given: Values) -> object:
     x = np.array(given["values"], dtype=np.float32)
-    stage = RandomProjection(given["kept"] / x.size).at(((x.size,),), public(params, given["round"]))
+    stage = RandomProjection(given["kept"] / x.size).at(((x.size,),), _public(params, given["round"]))
     return [float(v).hex() for v in stage.project(x, 0)]
 
 
-def powersgd_start(params, given):
+def _powersgd_start(params: Values, given: Values) -> object:
     shapes = tuple((1000, columns) for columns in given["columns"])
-    stage = PowerSGD(given["rank"]).at(shapes, public(params, given["round"]))
+    stage = PowerSGD(given["rank"]).at(shapes, _public(params, given["round"]))
     return [[[float(v).hex() for v in row] for row in matrix] for matrix in stage.bases]
 
 
-def tail(params, given):
+def _tail(params: Values, given: Values) -> object:
     values = np.array(given["values"], dtype=np.uint64)
     segment = Segment(values.size, params["max_value"])
     made = Tail(given["max_weight"], segment if given["check"] else None)
@@ -97,38 +102,42 @@ def tail(params, given):
     return out.tolist()
 
 
-def weights(_, given):
+def _weights(_params: Values, given: Values) -> object:
     model = {"w": np.array([[float.fromhex(v) for v in given["values"]]], dtype=np.float32)}
     form = WeightFormat(given["bits"])
     data = form.encode(model)
-    assert form.encode(form.decode(data, Layout.of(model))) == data
+    expect("the model that comes back", form.encode(form.decode(data, Layout.of(model))), data)
     return data.hex()
 
 
-def cases():
-    for path in sorted((FOLDER / "vectors").glob("*.json")):
-        for group in json.loads(path.read_text())["groups"]:
-            for test in group["tests"]:
-                yield pytest.param(group["operation"], group["params"], test, id=f"{path.stem}-{test['id']}")
+def _orthonormal_case(case: Case) -> None:
+    wanted = [[float.fromhex(value) for value in row] for row in case.expected["result"]]
+    found = _orthonormal(np.array(case.input["matrix"], dtype=np.float32))
+    if not np.allclose(found, wanted, atol=1e-6):
+        raise Mismatch("the orthonormal columns differ")
 
 
-@pytest.mark.parametrize(("operation", "params", "test"), list(cases()))
-def test_securefl_agrees(operation, params, test):
-    if operation == "orthonormal":
-        expected = [[float.fromhex(v) for v in row] for row in test["expected"]]
-        found = _orthonormal(np.array(test["input"]["matrix"], dtype=np.float32))
-        assert np.allclose(found, expected, atol=1e-6)
-    elif "error" in test:
-        with pytest.raises(SecureFLError) as caught:
-            globals()[operation](params, test["input"])
-        assert type(caught.value).__name__ == test["error"]["type"]
-    else:
-        assert globals()[operation](params, test["input"]) == test["expected"]
+def _check(operation: Callable[[Values, Values], object]) -> Check:
+    def run(case: Case) -> None:
+        if case.error is not None:
+            refused(case.error, lambda: operation(case.params, case.input))
+        else:
+            expect("the result", operation(case.params, case.input), case.expected["result"])
+
+    return run
 
 
-def test_the_vectors_are_what_the_reference_makes(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
-    import compression_vectors
-
-    for name, body in compression_vectors.files().items():
-        assert json.loads((FOLDER / name).read_text())["groups"] == json.loads(json.dumps(body["groups"]))
+CHECKS: Final[Mapping[str, Check]] = {
+    "context": _check(_context),
+    "radix": _check(_radix),
+    "widest": _check(_widest),
+    "public_key": _check(_public_key),
+    "rotate": _check(_rotate),
+    "rotated": _check(_rotated),
+    "support": _check(_support),
+    "projection": _check(_projection),
+    "powersgd_start": _check(_powersgd_start),
+    "tail": _check(_tail),
+    "weights": _check(_weights),
+    "orthonormal": _orthonormal_case,
+}
