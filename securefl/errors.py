@@ -8,6 +8,7 @@
     │   ├── LocalProtocolError            this side was driven in a way the protocol forbids
     │   ├── FaultyClientError(clients)    the named clients broke the protocol (suspicion, not proof)
     │   ├── FaultyServerError             the server broke the protocol
+    │   ├── HeadroomError                 a sum left lanes that were chosen narrower than every possible sum
     │   └── TooFewClientsError            fewer clients than the threshold are left
     ├── AuthenticationError               a tag, seal or signature does not verify
     ├── PrivacyBudgetExceededError        the privacy budget does not allow this release
@@ -27,6 +28,7 @@ __all__ = [
     "DecodeError",
     "FaultyClientError",
     "FaultyServerError",
+    "HeadroomError",
     "InvalidInputError",
     "LocalProtocolError",
     "MissingExtraError",
@@ -76,6 +78,10 @@ class FaultyClientError(ProtocolError):
 
 class FaultyServerError(ProtocolError):
     """The server asked for something that the protocol forbids, or relayed something inconsistent."""
+
+
+class HeadroomError(ProtocolError):
+    """A sum left the narrow lanes that its public scale promised; it was detected and nothing was used."""
 
 
 class TooFewClientsError(ProtocolError):

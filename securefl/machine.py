@@ -24,6 +24,7 @@ __all__ = [
     "NeedInput",
     "Protection",
     "RoundContext",
+    "Segment",
     "Send",
     "ServerRole",
     "SumResult",
@@ -118,13 +119,35 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of a vector's integers that share a range.
+
+    ``size``: how many integers. ``max_value``: the largest that a client may give. ``window``: 0, or how many
+    consecutive values the *sum* can take around its middle; the lanes are then as narrow as that, and sums outside
+    come back wrong by multiples of the window: whoever asks for one carries a check beside it
+    (``securefl.encoding.radix``). Protections that add the integers one by one may ignore it.
+    """
+
+    size: int
+    max_value: int
+    window: int = 0
+
+    def to_bytes(self) -> bytes:
+        """24 bytes, big-endian; what enters the context hash."""
+        return b"".join(number.to_bytes(8, "big") for number in (self.size, self.max_value, self.window))
+
+
+@dataclass(frozen=True, slots=True)
 class RoundContext:
     """What one round of summation is about; every field is bound into keys and frames.
 
     ``session``: 1 to 64 bytes naming the run. ``round``: 0 .. 2**32 - 1. ``clients``: the invited cohort,
     ascending ids. ``dimension``: integers per client. ``max_value``: largest integer a client may give.
     ``threshold``: least number of survivors. ``model_hash``: 32 bytes, hash of the global model.
-    ``encoding``: a hash of what else clients must agree on to encode alike (grid, layout), or empty.
+
+    ``segments``: for vectors whose integers differ in range; their sizes add up to ``dimension`` and the largest
+    ``max_value`` is the context's. Empty: one range for all. ``encoding``: a hash of what else
+    clients must agree on to encode alike (grid, layout, compressor, its public seed and scale), or empty.
     """
 
     session: bytes
@@ -135,13 +158,14 @@ class RoundContext:
     threshold: int
     model_hash: bytes
     encoding: bytes = b""
+    segments: tuple[Segment, ...] = ()
 
     def __post_init__(self) -> None:
         check_identity(self.clients, self.session, self.round, self.model_hash)
 
     def extra_fields(self) -> tuple[bytes, ...]:
-        """What the context hash covers beyond the fields above; nothing without ``encoding``."""
-        return extra_fields(self.encoding)
+        """What the context hash covers beyond the fields of a uniform vector: nothing for those."""
+        return extra_fields(self.segments, self.encoding)
 
 
 def check_identity(clients: tuple[ClientId, ...], session: bytes, round: int, model_hash: bytes) -> None:
@@ -156,9 +180,9 @@ def check_identity(clients: tuple[ClientId, ...], session: bytes, round: int, mo
         raise ConfigurationError(f"a model hash has 32 bytes, got {len(model_hash)}")
 
 
-def extra_fields(encoding: bytes) -> tuple[bytes, ...]:
-    """Fields appended to a context hash. The first, empty one is kept for vectors of several ranges."""
-    return (b"", encoding) if encoding else ()
+def extra_fields(segments: tuple[Segment, ...], encoding: bytes) -> tuple[bytes, ...]:
+    """Fields appended to a context hash; none for a uniform vector without a compressor. SPEC compression §2."""
+    return (b"".join(map(Segment.to_bytes, segments)), encoding) if segments or encoding else ()
 
 
 class ClientRole(Protocol):

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from securefl.encoding.ring import Lanes
+from securefl.encoding.packing import Packing
 from securefl.errors import ConfigurationError, DecodeError, FaultyClientError, FaultyServerError, TooFewClientsError
 from securefl.machine import (
     Aborted,
@@ -69,7 +69,7 @@ class PlainClient(Machine):
         super().__init__()
         if me not in context.clients:
             raise ConfigurationError(f"client {me} is not among the invited clients")
-        self._lanes = Lanes(context.dimension, context.max_value, len(context.clients))
+        self._lanes = Packing.of_context(context)
         self._hash = _context_hash(context)
         self._me = me
 
@@ -102,7 +102,7 @@ class PlainServer(Machine):
         if not 1 <= context.threshold <= len(context.clients):
             raise ConfigurationError(f"the threshold must be 1 to {len(context.clients)}, got {context.threshold}")
         self._context = context
-        self._lanes = Lanes(context.dimension, context.max_value, len(context.clients))
+        self._lanes = Packing.of_context(context)
         self._hash = _context_hash(context)
         self._total: RingVector = np.zeros(self._lanes.words, dtype=np.uint64)
         self._answered: dict[ClientId, bytes] = {}
@@ -138,7 +138,7 @@ class PlainServer(Machine):
             return [Aborted(TooFewClientsError(f"{left} clients are left; the threshold is {needed}"))]
         survivors = tuple(sorted(self._answered))
         try:
-            values = self._lanes.unpack(self._total)
+            values = self._lanes.unpack(self._total, len(survivors))
         except DecodeError as error:
             self._advance("fail")
             return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
@@ -46,6 +47,10 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "upload_bytes_per_client": _mean(summed, "upload_bytes_per_client"),
         "vector_bytes_per_client": _mean(summed, "vector_bytes_per_client"),
         "download_bytes_per_client": _mean(summed, "download_bytes_per_client"),
+        "model_bytes_per_client": _mean(summed, "model_bytes"),
+        "compression": list(config.compression.chain),
+        "to_reach": _to_reach(records, 0.95),
+        "aggregate_error_per_round": [record.aggregate_error for record in records],
         "clipped_fraction": _mean(summed, "clipped_fraction"),
         "parameters": run.parameters,
         "model_hash": run.result.model_hash,
@@ -53,6 +58,18 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "versions": _versions(),
     }
+
+
+def _to_reach(records: Sequence[RoundRecord], accuracy: float) -> dict[str, Any]:
+    """When the run first reached ``accuracy``, and what all clients had uploaded by then; ``None``: it did not."""
+    found: dict[str, Any] = {"accuracy": accuracy, "round": None, "upload_bytes": None, "vector_bytes": None}
+    upload = vector = 0.0
+    for record in records:
+        upload += record.clients * (record.upload_bytes_per_client or 0)
+        vector += record.clients * (record.vector_bytes_per_client or 0)
+        if record.accuracy >= accuracy:
+            return found | {"round": record.round, "upload_bytes": upload, "vector_bytes": vector}
+    return found
 
 
 def privacy_sentence(run: FinishedRun) -> str:

@@ -2,6 +2,7 @@
 
 ``output``    progress and tables: a bar on a terminal, plain lines elsewhere
 ``run``       train as configured
+``plan``      what a configuration will cost
 ``demo``      narrated protocols: ``demo_secagg``, ``demo_dp``
 ``privacy``   epsilon, calibrate, ledger
 ``selftest``  the vectors on the installed package
@@ -17,6 +18,7 @@ import typer
 import securefl
 from securefl.cli.bench import bench
 from securefl.cli.demo import demo
+from securefl.cli.plan import plan
 from securefl.cli.privacy import calibrate, epsilon, ledger
 from securefl.cli.run import run
 from securefl.cli.selftest import selftest
@@ -49,6 +51,7 @@ def _root(
 
 
 app.command()(run)
+app.command()(plan)
 app.add_typer(demo, name="demo")
 app.command()(epsilon)
 app.command()(calibrate)

@@ -24,6 +24,9 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder, as it was configured.")
     ] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Measure each decoded aggregate against the plain mean; plain runs only.")
+    ] = False,
     json: Annotated[
         str | None, typer.Option("--json", help="Also write the report here; - is standard output.")
     ] = None,
@@ -43,7 +46,7 @@ def run(
     else:
         folder = Path("runs/last") if out is None else out
         settings = load(config).with_overrides(protect=protect, rounds=rounds, clients=clients, seed=seed)
-    session = runner.Run(settings, folder, resume=resume is not None)
+    session = runner.Run(settings, folder, resume=resume is not None, shadow=shadow)
     quiet = json == "-"
     if not quiet:
         for line in session.headline():
@@ -63,9 +66,10 @@ def _line(record: RoundRecord) -> str:
     if record.failed is not None:
         return f"round {record.round}: no sum ({record.failed}); the model stays, accuracy {record.accuracy:.4f}"
     upload = bytes_text(record.upload_bytes_per_client or 0)
+    error = f", aggregate error {record.aggregate_error:.3g}" if record.aggregate_error is not None else ""
     return (
         f"round {record.round}: accuracy {record.accuracy:.4f}, {len(record.survivors)} of {record.clients} clients, "
-        f"upload {upload} per client" + (f", epsilon {record.privacy.epsilon:.3f}" if record.privacy else "")
+        f"upload {upload} per client{error}" + (f", epsilon {record.privacy.epsilon:.3f}" if record.privacy else "")
     )
 
 

@@ -92,14 +92,16 @@ class Lanes:
                 np.bitwise_or(target, block << np.uint64(lane * self.bits), out=target)
         return packed
 
-    def unpack(self, packed: RingVector) -> IntegerVector:
+    def unpack(self, packed: RingVector, count: int | None = None, out: IntegerVector | None = None) -> IntegerVector:
         """uint64[dimension] from uint64[words]: the inverse of :meth:`pack`, also after sums over the clients.
 
-        Raises :class:`DecodeError` when bits are set where no lane is: the words are not a sum of packed vectors.
+        ``count``: how many clients' vectors were added, if known. ``out``: where to write, instead of a new vector.
+        Raises :class:`DecodeError` when bits are set where no lane is, or a sum exceeds what ``count`` clients can
+        give: the words are not a sum of packed vectors.
         """
         if packed.shape != (self.words,):
             raise DecodeError(f"expected {self.words} words, got shape {packed.shape}")
-        values = np.empty(self.dimension, dtype=np.uint64)
+        values = np.empty(self.dimension, dtype=np.uint64) if out is None else out
         lane_mask = np.uint64((1 << self.bits) - 1)
         for lane in range(self.per_word):
             piece = values[lane * self.words : (lane + 1) * self.words]
@@ -107,6 +109,8 @@ class Lanes:
             np.bitwise_and(piece, lane_mask, out=piece)
         if self._stray(packed):
             raise DecodeError("bits outside every lane are set: a mask did not cancel or a vector is damaged")
+        if count is not None and int(values.max()) > count * self.max_value:
+            raise DecodeError("a sum exceeds what the survivors can have given")
         return values
 
     def _stray(self, packed: RingVector) -> bool:

@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from securefl.encoding.compressor import Scale
 from securefl.encoding.layout import Layout
+from securefl.encoding.packing import Packing
 from securefl.encoding.quantize import FixedPoint
+from securefl.encoding.radix import RadixLanes
 from securefl.encoding.ring import Lanes
 from securefl.errors import InvalidInputError, TooFewClientsError
 from securefl.fl.interfaces import Aggregate, Coder, Contribution, RoundPrivacy, RunPrivacy, ServerView
@@ -22,7 +25,7 @@ from securefl.transport.memory import Faults, run_session
 from securefl.types import SERVER, ClientId, IntegerVector, PartyId, Tensors
 from securefl.wire import HEADER_BYTES, Buffer
 
-__all__ = ["Dropouts", "ProtectedAggregator"]
+__all__ = ["Dropouts", "ProtectedAggregator", "View", "relative_error"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class ProtectedAggregator:
     ``grid``, ``max_weight``, ``clip_norm``: see :class:`~securefl.fl.pipeline.Pipeline`.
     ``session``: names the run; fresh randomness by default.
     ``record_view``: keep one client's integers beside what the server received of it, for reports.
+    ``shadow``: measure the error of each aggregate against the plain mean, which only a simulation can.
     """
 
     protection: Protection
@@ -66,6 +70,7 @@ class ProtectedAggregator:
     dropouts: Dropouts | None = None
     privacy: RunPrivacy | None = None
     record_view: bool = False
+    shadow: bool = False
     session: bytes = field(default_factory=lambda: os.urandom(16))
 
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
@@ -77,7 +82,7 @@ class ProtectedAggregator:
             self.privacy.before(round)
         coder, context = self._set_up(round, model_hash, contributions[clients[0]].tensors, clients)
         clipped = 0
-        view = _View(clients[0], context, self.protection.vector_frame) if self.record_view else None
+        view = View(clients[0], context, self.protection.vector_frame) if self.record_view else None
 
         def input_of(client: ClientId) -> IntegerVector:
             nonlocal clipped
@@ -106,6 +111,7 @@ class ProtectedAggregator:
             download_bytes=dict(outcome.downloaded),
             clipped_fraction=clipped / (coder.layout.dimension * len(clients)),
             server_view=view.done() if view is not None else None,
+            relative_error=relative_error(mean, contributions, result.survivors) if self.shadow else None,
             privacy=spent,
         )
 
@@ -118,6 +124,12 @@ class ProtectedAggregator:
         mean, total_weight = coder.decode(result)
         digest = hashlib.sha256(b"".join(tensor.tobytes() for tensor in mean.values())).digest()
         return mean, total_weight, self.privacy.released(round, coder, digest)
+
+    def contexts(
+        self, tensors: Tensors, clients: tuple[ClientId, ...], scale: Scale | None
+    ) -> tuple[RoundContext, ...]:
+        """The contexts of a round's sums, for plans. ``scale``: that of the last round, ``None`` for the first."""
+        return (self._set_up(0, bytes(32), tensors, clients)[1],)
 
     def check(self, tensors: Tensors, clients: Sequence[ClientId]) -> None:
         """Raises :class:`ConfigurationError` when updates like ``tensors`` of these clients cannot be summed."""
@@ -152,14 +164,14 @@ class ProtectedAggregator:
         )
 
 
-class _View:
+class View:
     """An observer that keeps one client's vector as the server received it."""
 
     def __init__(self, client: ClientId, context: RoundContext, vector_frame: int) -> None:
         self.client = client
         self.sent: IntegerVector | None = None
         self._received: NDArray[np.uint64] | None = None
-        self._lanes = Lanes(context.dimension, context.max_value, len(context.clients))
+        self._lanes = Packing.of_context(context).lanes[0]  # the values; what stands behind them is not drawn
         self._frames_left = vector_frame
 
     def __call__(self, sender: PartyId, recipient: PartyId, frame: Buffer) -> None:
@@ -174,11 +186,30 @@ class _View:
         """``None`` when the client dropped out before its vector."""
         if self.sent is None or self._received is None:
             return None
-        return ServerView(self.client, self.sent, self._received, (1 << self._lanes.bits) - 1)
+        sent = self.sent[: self._lanes.dimension]
+        return ServerView(self.client, sent, self._received, _base(self._lanes) - 1)
 
 
-def _lane_values(lanes: Lanes, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _base(lanes: Lanes | RadixLanes) -> int:
+    return lanes.window if isinstance(lanes, RadixLanes) else 1 << lanes.bits
+
+
+def _lane_values(lanes: Lanes | RadixLanes, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The words cut into lanes, whatever they hold: for a picture, not for a sum."""
-    mask = np.uint64((1 << lanes.bits) - 1)
-    pieces = [(words >> np.uint64(lane * lanes.bits)) & mask for lane in range(lanes.per_word)]
+    base, pieces = np.uint64(_base(lanes)), []
+    for _ in range(lanes.per_word):
+        pieces.append(words % base)
+        words = words // base
     return np.concatenate(pieces)[: lanes.dimension]
+
+
+def relative_error(mean: Tensors, contributions: Mapping[ClientId, Contribution], counted: Sequence[ClientId]) -> float:
+    """‖mean − plain‖² / ‖plain‖², where plain is the weighted mean of the counted clients in float64."""
+    weight = sum(contributions[client].weight for client in counted)
+    error = norm = 0.0
+    for name, value in mean.items():
+        plain = sum(contributions[c].tensors[name].astype(np.float64) * contributions[c].weight for c in counted)
+        plain = np.asarray(plain) / weight
+        error += float(np.square(value - plain).sum())
+        norm += float(np.square(plain).sum())
+    return error / norm if norm else 0.0

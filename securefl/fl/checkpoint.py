@@ -14,11 +14,13 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError, DecodeError
 from securefl.fl.interfaces import RoundPrivacy, RoundRecord
@@ -26,16 +28,20 @@ from securefl.types import ClientId, Tensors
 
 __all__ = ["RunState", "exists", "load", "save"]
 
-_FORMAT: Final = "securefl-checkpoint-1"
+_FORMAT: Final = "securefl-checkpoint-2"
 _STATE: Final = "state.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunState:
-    """A run after ``len(records)`` rounds: the global model (float32 arrays in order) and the records so far."""
+    """A run after ``len(records)`` rounds: the global model (float32 arrays in order) and the records so far.
+
+    ``state``: further arrays that the next round depends on (of a stateful aggregator), by name.
+    """
 
     tensors: Tensors = field(repr=False)
     records: tuple[RoundRecord, ...] = field(repr=False)
+    state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict, repr=False)
 
     @property
     def round(self) -> int:
@@ -56,7 +62,9 @@ def save(directory: Path, state: RunState, fingerprint: str) -> None:
     """
     buffer = io.BytesIO()
     # Numbered members: a parameter may have any name, a member of an archive may not.
-    np.savez(buffer, allow_pickle=False, **{f"t{i}": value for i, value in enumerate(state.tensors.values())})
+    members: dict[str, NDArray[Any]] = {f"t{i}": value for i, value in enumerate(state.tensors.values())}
+    members |= {f"s{i}": np.asarray(value) for i, value in enumerate(state.state.values())}
+    np.savez(buffer, allow_pickle=False, **members)
     content = buffer.getbuffer()
     body = {
         "format": _FORMAT,
@@ -64,6 +72,7 @@ def save(directory: Path, state: RunState, fingerprint: str) -> None:
         "tensors": f"tensors-{state.round}.npz",
         "tensors_sha256": hashlib.sha256(content).hexdigest(),
         "names": list(state.tensors),
+        "state_names": list(state.state),
         "records": [dataclasses.asdict(record) for record in state.records],
     }
     document = {"state": body, "sha256": _digest(body)}
@@ -104,12 +113,13 @@ def load(directory: Path, fingerprint: str) -> RunState:
             "choose another directory or remove it"
         )
     try:
-        return RunState(_tensors(directory, body), tuple(_record(record) for record in body["records"]))
+        tensors, state = _arrays(directory, body)
+        return RunState(tensors, tuple(_record(record) for record in body["records"]), state)
     except (KeyError, TypeError, ValueError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DecodeError(f"the checkpoint in {directory} is damaged: {error}") from error
 
 
-def _tensors(directory: Path, body: dict[str, Any]) -> Tensors:
+def _arrays(directory: Path, body: dict[str, Any]) -> tuple[Tensors, dict[str, NDArray[np.generic]]]:
     name = body["tensors"]
     if Path(name).name != name:
         raise ValueError("the name of the tensors is a path")
@@ -118,9 +128,10 @@ def _tensors(directory: Path, body: dict[str, Any]) -> Tensors:
         raise ValueError(f"the digest of {name} does not match")
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         tensors = {key: archive[f"t{i}"] for i, key in enumerate(body["names"])}
+        state = {key: archive[f"s{i}"] for i, key in enumerate(body["state_names"])}
     if any(value.dtype != np.float32 for value in tensors.values()):
         raise ValueError("a tensor is not float32")
-    return tensors
+    return tensors, state
 
 
 def _record(values: dict[str, Any]) -> RoundRecord:

@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from securefl.errors import ConfigurationError, InvalidInputError, PrivacyBudgetExceededError, TooFewClientsError
+from securefl.encoding.weights import WeightFormat
+from securefl.errors import (
+    ConfigurationError,
+    HeadroomError,
+    InvalidInputError,
+    PrivacyBudgetExceededError,
+    TooFewClientsError,
+)
 from securefl.fl import checkpoint as checkpoints
 from securefl.fl import data, models, partition, training
 from securefl.fl.checkpoint import RunState
@@ -36,15 +43,17 @@ from securefl.fl.interfaces import (
     RoundRecord,
     RunResult,
     ServerView,
+    Stateful,
 )
 from securefl.fl.seeds import SeedTree
 from securefl.fl.training import LocalTraining
-from securefl.types import ClientId
+from securefl.types import ClientId, Tensors
 
 if TYPE_CHECKING:
     from torch import nn
 
     from securefl.fl.config import Config
+    from securefl.fl.pruning import Pruning
 
 __all__ = ["FedAvg", "Workload", "local_training", "prepare"]
 
@@ -99,7 +108,8 @@ class FedAvg:
     ``server_learning_rate``: eta > 0. ``sampling_probability``: Poisson-sampled cohorts, in (0, 1]; ``None``: all.
     ``checkpoint``: a directory written after every round, or ``None``.
     ``config_digest``: bound into the checkpoint beside model, data and seed. ``threads``: torch threads; 1 is fastest
-    for small models and makes results independent of the number of cores.
+    for small models and makes results independent of the number of cores. ``pruning``: moves a public mask on before
+    each round. ``download``: the format in which clients get the model; ``None``: float32.
 
     Use ``for record in run.rounds_left(): ...`` and then ``run.result()``; or ``run.run()``. The model given is copied.
     Raises :class:`~securefl.errors.ConfigurationError` when model, data and partition do not fit together.
@@ -118,6 +128,8 @@ class FedAvg:
         checkpoint: Path | None = None,
         config_digest: str = "",
         threads: int = 1,
+        pruning: Pruning | None = None,
+        download: WeightFormat | None = None,
     ) -> None:
         if rounds < 1 or threads < 1:
             raise ConfigurationError(f"rounds and threads are at least 1, not {rounds} and {threads}")
@@ -133,6 +145,8 @@ class FedAvg:
         self.checkpoint = checkpoint
         self.config_digest = config_digest
         self.threads = threads
+        self.pruning = pruning
+        self.download = download
         self._seeds = seed if isinstance(seed, SeedTree) else SeedTree(seed)
         self._tensors = models.tensors_of(workload.model)
         self._module = copy.deepcopy(workload.model)  # the workspace; the caller's model stays as it is
@@ -152,9 +166,11 @@ class FedAvg:
         *,
         training: LocalTraining | None = None,
         checkpoint: Path | None = None,
+        pruning: Pruning | None = None,
     ) -> FedAvg:
         """The run that ``config`` describes, on ``prepare(config)`` and an aggregator made for it."""
         chosen = config.training
+        bits = config.compression.download_bits
         return cls(
             workload,
             aggregator,
@@ -165,6 +181,8 @@ class FedAvg:
             sampling_probability=config.privacy.sampling_probability if config.privacy else None,
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
+            pruning=pruning,
+            download=WeightFormat(bits) if bits != 32 else None,
         )
 
     @cached_property
@@ -185,6 +203,8 @@ class FedAvg:
             "server_learning_rate": self.server_learning_rate,
             "sampling_probability": self.sampling_probability,
             "threads": self.threads,
+            "pruning": dataclasses.asdict(self.pruning.schedule) if self.pruning is not None else None,
+            "download": dataclasses.asdict(self.download) if self.download is not None else None,
             "training": dataclasses.asdict(self.settings),
         }
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode("utf-8")).hexdigest()
@@ -218,6 +238,7 @@ class FedAvg:
             models.load_tensors(self._module, state.tensors)  # same names and shapes, or InvalidInputError
             self._tensors, self._records = state.tensors, list(state.records)
             self._hash = models.model_hash(self._tensors)
+            self._restore(state.state)
         return len(self._records)
 
     def run(self) -> RunResult:
@@ -242,7 +263,9 @@ class FedAvg:
                 break
             self._records.append(record)
             if self.checkpoint is not None:
-                checkpoints.save(self.checkpoint, RunState(self._tensors, tuple(self._records)), self.fingerprint)
+                checkpoints.save(
+                    self.checkpoint, RunState(self._tensors, tuple(self._records), self._state()), self.fingerprint
+                )
             yield record
         return self.result()
 
@@ -255,10 +278,14 @@ class FedAvg:
     def _run_round(self, round: int) -> RoundRecord:
         started = perf_counter()
         aggregate, failed = None, None
-        contributions = self._train_clients(round)
+        self._begin(round)
+        received, model_bytes = self._tensors, sum(value.nbytes for value in self._tensors.values())
+        if self.download is not None:
+            received, model_bytes = self.download.round_trip(self._tensors)
+        contributions = self._train_clients(round, received)
         try:
             aggregate = self.aggregator.aggregate(round, self._hash, contributions)
-        except (TooFewClientsError, LostRoundError) as error:
+        except (TooFewClientsError, LostRoundError, HeadroomError) as error:
             failed = f"{type(error).__name__}: {error}"
         invited = frozenset(contributions)
         del contributions  # the largest thing in memory: one update per client
@@ -280,17 +307,43 @@ class FedAvg:
             download_bytes_per_client=_mean(aggregate.download_bytes) if aggregate else None,
             clipped_fraction=float(aggregate.clipped_fraction) if aggregate else None,
             seconds=perf_counter() - started,
+            model_bytes=model_bytes,
+            aggregate_error=aggregate.relative_error if aggregate else None,
             privacy=aggregate.privacy if aggregate else None,
         )
 
-    def _train_clients(self, round: int) -> dict[ClientId, Contribution]:
+    def _begin(self, round: int) -> None:
+        """The public step before a round: prune the global model."""
+        if self.pruning is not None:
+            self._tensors = self.pruning.advance(round, self._tensors)
+            self._hash = models.model_hash(self._tensors)
+            self._evaluation = None
+
+    def _state(self) -> dict[str, NDArray[np.generic]]:
+        """Arrays beside the model that the next round depends on."""
+        state = self.aggregator.state() if isinstance(self.aggregator, Stateful) else {}
+        if self.pruning is not None and self.pruning.mask is not None:
+            state |= {f"mask {name}": part for name, part in self.pruning.mask.items()}
+        return state
+
+    def _restore(self, saved: Mapping[str, NDArray[np.generic]]) -> None:
+        if isinstance(self.aggregator, Stateful):
+            self.aggregator.restore(saved)
+        if self.pruning is not None:
+            self.pruning.mask = {
+                name.removeprefix("mask "): np.asarray(part, dtype=np.bool_)
+                for name, part in saved.items()
+                if name.startswith("mask ")
+            }
+
+    def _train_clients(self, round: int, tensors: Tensors) -> dict[ClientId, Contribution]:
         contributions: dict[ClientId, Contribution] = {}
         for client in self.select(round):
             seeds = self._seeds.child("client", client, "round", round)
             rows = self.workload.rows[client - 1]
             local = training.train(
                 self._module,
-                self._tensors,
+                tensors,
                 self.workload.train,
                 rows,
                 self.settings,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from securefl.encoding.layout import Layout
 from securefl.encoding.quantize import Quantized
@@ -23,6 +26,7 @@ __all__ = [
     "RunPrivacy",
     "RunResult",
     "ServerView",
+    "Stateful",
 ]
 
 
@@ -76,6 +80,7 @@ class Aggregate:
     vector (the rest are keys and shares, which do not grow with the model). ``download_bytes``: bytes each received.
     ``clipped_fraction``: share of the values that lay outside the clip range, in [0, 1].
     ``server_view``: one client's message as the server saw it, for reports, or ``None``.
+    ``relative_error``: ‖mean − plain mean‖² / ‖plain mean‖², where a simulation was asked to compare, else ``None``.
     """
 
     mean: Tensors = field(repr=False)
@@ -86,6 +91,7 @@ class Aggregate:
     download_bytes: Mapping[ClientId, int] = field(repr=False)
     clipped_fraction: float = 0.0
     server_view: ServerView | None = field(default=None, repr=False)
+    relative_error: float | None = None
     privacy: RoundPrivacy | None = None
 
 
@@ -141,19 +147,30 @@ class RunPrivacy(Protocol):
 
 
 class Aggregator(Protocol):
-    """Anything that turns contributions into their weighted mean."""
+    """Anything that turns contributions into their weighted mean.
+
+    One that keeps state between rounds has ``state()`` and ``restore(arrays)`` (:class:`Stateful`).
+    """
 
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
         """One round of summation.
 
         ``round``: 1, 2, … ``model_hash``: 32 bytes, hash of the global model that the clients started from.
         ``contributions``: by ascending client id; not to be kept after the call.
-        Raises :class:`~securefl.errors.TooFewClientsError` when too few clients are left: the round is recorded as
-        failed and the run goes on; so does :class:`LostRoundError`. Raises
-        :class:`~securefl.errors.PrivacyBudgetExceededError` when the budget does not allow the round: the run ends
-        with what it has. Every other error ends the run as an error.
+        Raises :class:`~securefl.errors.TooFewClientsError` when too few clients are left,
+        :class:`~securefl.errors.HeadroomError` when a sum left its lanes, and :class:`LostRoundError`: the round is
+        recorded as failed and the run goes on. Raises :class:`~securefl.errors.PrivacyBudgetExceededError` when the
+        budget does not allow the round: the run ends with what it has. Every other error ends the run as an error.
         """
         ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What keeps arrays between rounds; they are part of a checkpoint."""
+
+    def state(self) -> dict[str, NDArray[np.generic]]: ...
+    def restore(self, saved: Mapping[str, NDArray[np.generic]]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +183,8 @@ class RoundRecord:
     The byte figures are means over the clients that sent anything, ``None`` when the round failed.
     ``privacy``: what was spent after the round, ``None`` without differential privacy and when the round failed.
     ``seconds``: wall clock for training, aggregation and evaluation; the one field that is not reproducible.
+    ``model_bytes``: the global model as each client downloads it. ``aggregate_error``: the aggregate's relative
+    squared error in shadow runs.
     """
 
     round: int
@@ -179,6 +198,8 @@ class RoundRecord:
     download_bytes_per_client: float | None
     clipped_fraction: float | None
     seconds: float
+    model_bytes: int | None = None
+    aggregate_error: float | None = None
     privacy: RoundPrivacy | None = None
 
 

@@ -8,17 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
-from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError
-from securefl.fl.aggregators import Dropouts, ProtectedAggregator
+from securefl.fl.compression import aggregator_of, pruning_of
 from securefl.fl.config import Config, parse
 from securefl.fl.example_privacy import ExamplePrivacy
 from securefl.fl.fedavg import FedAvg, Workload, local_training, prepare
 from securefl.fl.interfaces import RoundRecord, RunResult
 from securefl.fl.models import tensors_of
 from securefl.fl.privacy import UserPrivacy
-from securefl.fl.protections import protection_named
-from securefl.fl.seeds import SeedTree
 from securefl.fl.training import LocalTraining
 
 __all__ = ["FinishedRun", "Run", "saved_config"]
@@ -73,33 +70,37 @@ class FinishedRun:
 class Run:
     """A run that keeps its checkpoint and configuration in the folder ``out``.
 
-    ``resume``: go on from the checkpoint there; without it a checkpoint of an earlier run is overwritten.
+    ``resume``: go on from the checkpoint there; without it a checkpoint of an earlier run is overwritten. ``shadow``:
+    measure each aggregate's error against the plain mean; plain runs only.
     Raises :class:`ConfigurationError` for a configuration that cannot work, before any training, and for a folder
     that cannot be written or holds another run's checkpoint.
     """
 
-    def __init__(self, config: Config, out: Path, *, resume: bool = False) -> None:
+    def __init__(self, config: Config, out: Path, *, resume: bool = False, shadow: bool = False) -> None:
+        if shadow and config.protection.method != "plain":
+            raise ConfigurationError(
+                "--shadow compares with the plain mean, which no protected run may see: add --protect plain"
+            )
         self.config = config
         self._started = perf_counter()
         checkpoint = out / "checkpoint"
-        protection = config.protection
         workload = prepare(config)
-        seeds = SeedTree(config.data.seed)
-        dropout = config.faults.dropout
         training = local_training(config)
         self.privacy = _privacy(config, workload, training)
         if isinstance(self.privacy, ExamplePrivacy):
             training = replace(training, dpsgd=self.privacy.noise)
-        aggregator = ProtectedAggregator(
-            protection=protection_named(protection.method, protection.suite),
-            threshold=protection.threshold_count,
-            grid=FixedPoint(protection.clip_range, protection.value_bits),
-            max_weight=protection.max_weight_for(workload.weights.values()),
-            dropouts=Dropouts(dropout, seeds.child("dropouts")) if dropout else None,
+        pruning = pruning_of(config.compression)
+        aggregator = aggregator_of(
+            config,
+            config.protection.max_weight_for(workload.weights.values()),
             privacy=self.privacy,
+            pruning=pruning,
             record_view=True,
+            shadow=shadow,
         )
-        self._fedavg = FedAvg.from_config(config, workload, aggregator, training=training, checkpoint=checkpoint)
+        self._fedavg = FedAvg.from_config(
+            config, workload, aggregator, training=training, checkpoint=checkpoint, pruning=pruning
+        )
         aggregator.check(tensors_of(workload.model), list(workload.weights))
         self.rounds_done = self._fedavg.resume() if resume else 0
         ledger = _ledger_file(out, resume=resume)
@@ -125,6 +126,7 @@ class Run:
             f"parameters, {c.training.rounds} rounds{start}",
             f"protection: {c.protection.method}{suite}, {c.protection.value_bits} value bits, "
             f"at least {c.protection.threshold_count(c.data.clients)} survivors",
+            f"compression: {' + '.join(c.compression.chain) or 'none beyond quantization'}",
         ]
         if c.privacy is not None and self.privacy is not None:
             noise = "DP-SGD at each client" if c.privacy.unit == "example" else f"{c.privacy.noise} noise"

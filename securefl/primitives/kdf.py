@@ -33,9 +33,10 @@ class Label(Enum):
     SCHEMA = b"securefl/v1/encoding/schema"
     GRID = b"securefl/v1/encoding/grid"
     ROUNDING_STREAM = b"securefl/v1/encoding/rounding"
-    SEED_TREE = b"securefl/v1/seed-tree"
     NOISE_STREAM = b"securefl/v1/dp/noise-stream"
     LEDGER_ROW = b"securefl/v1/dp/ledger-row"
+    PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
+    COMPRESSION = b"securefl/v1/encoding/compression"
 
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:

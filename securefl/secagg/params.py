@@ -7,9 +7,9 @@ from enum import Enum
 from functools import cached_property
 from typing import Final
 
-from securefl.encoding.ring import Lanes
+from securefl.encoding.packing import Packing
 from securefl.errors import ConfigurationError
-from securefl.machine import RoundContext, check_identity, extra_fields
+from securefl.machine import RoundContext, Segment, check_identity, extra_fields
 from securefl.primitives.kdf import Label, tuple_hash
 from securefl.primitives.kem import Suite
 from securefl.types import ClientId
@@ -40,8 +40,8 @@ class Params:
     ``clients``: the invited cohort, ascending ids in 1 … 2^32 − 1, at least two. ``dimension``: integers per
     client. ``max_value``: the largest integer a client may give. ``threshold``: t, the least number of survivors
     and the number of shares that open a secret; default: the smallest majority, floor(n/2) + 1. ``session``: 1 to
-    64 bytes that name the run; ``round``: its round. ``model_hash``: 32 bytes. ``encoding``: see
-    :class:`~securefl.machine.RoundContext`.
+    64 bytes that name the run; ``round``: its round. ``model_hash``: 32 bytes. ``segments``, ``encoding``: see
+    :class:`~securefl.machine.RoundContext`; both empty for a vector of one range.
 
     Raises :class:`ConfigurationError` for anything that cannot work. A threshold of n/2 or less is refused unless
     ``allow_minority_threshold``: two disjoint halves of the cohort could then each open a secret of the same client.
@@ -59,6 +59,7 @@ class Params:
     graph: Graph = Graph.COMPLETE
     allow_minority_threshold: bool = False
     encoding: bytes = b""
+    segments: tuple[Segment, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.clients)
@@ -91,13 +92,14 @@ class Params:
             round=context.round,
             model_hash=context.model_hash,
             suite=suite,
+            segments=context.segments,
             encoding=context.encoding,
         )
 
     @cached_property
-    def lanes(self) -> Lanes:
+    def lanes(self) -> Packing:
         """How the integers are packed; headroom is for the whole invited cohort."""
-        return Lanes(self.dimension, self.max_value, len(self.clients))
+        return Packing.of(self.dimension, self.max_value, len(self.clients), self.segments)
 
     @cached_property
     def context_hash(self) -> bytes:
@@ -113,7 +115,7 @@ class Params:
             self.max_value.to_bytes(8, "big"),
             b"".join(i.to_bytes(4, "big") for i in self.clients),
             self.model_hash,
-            *extra_fields(self.encoding),
+            *extra_fields(self.segments, self.encoding),
         )
 
     def point(self, client: ClientId) -> int:

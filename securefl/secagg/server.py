@@ -226,9 +226,7 @@ class Server(Machine):
         opened = unmasking.open_seeds(params, self._keys, tuple(sorted(self._boxes)), self._survivors, self._shares)
         unmasking.remove_masks(params, total, self._boxes, self._roster_hash, self._survivors, opened)
         try:
-            values = params.lanes.unpack(total)
-            if int(values.max()) > len(self._survivors) * params.max_value:
-                raise DecodeError("a sum exceeds what the survivors can have given")
+            values = params.lanes.unpack(total, len(self._survivors))
         except DecodeError as error:
             raise FaultyClientError(f"the masks did not cancel: {error}; a client used keys it did not share") from None
         return values, opened.suspects

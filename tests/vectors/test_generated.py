@@ -191,7 +191,8 @@ def test_the_labels_are_those_of_the_code() -> None:
     used = {
         label.value for label in Label if label.value.startswith((b"securefl/v1/secagg/", b"securefl/v1/encoding/"))
     }
-    assert used | {Label.CONTEXT.value} == named
+    of_compression = {label.encode() for label in re.findall(r'"(securefl/v1/[a-z/-]+)"', SPECS["compression"])}
+    assert used | {Label.CONTEXT.value} == named | of_compression
 
 
 def test_the_lengths_are_those_of_the_code() -> None:

@@ -148,7 +148,7 @@ def _leave_the_directory(body: dict[str, object]) -> None:
 
 
 def _other_format(body: dict[str, object]) -> None:
-    body["format"] = "securefl-checkpoint-2"
+    body["format"] = "securefl-checkpoint-0"
 
 
 def _strange_record(body: dict[str, object]) -> None:

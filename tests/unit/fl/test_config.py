@@ -125,8 +125,6 @@ def test_values_arrive(tmp_path: Path) -> None:
         ("[protection]\nmax_weight = 0", r"\[protection\] max_weight = 0"),
         ("[faults]\ndropout = 1.0", r"\[faults\] dropout = 1.0"),
         ("[training]\nrounds = 0\nbatch_size = 0", r"\[training\] rounds = 0.*\(and 1 more\)"),
-        ("[compression]", r"this version has no such step: \[compression\]"),
-        ('[compression]\nchain = ["rotated"]', r"no such step: \[compression\]"),
         ("[privacy]\nepsilon = 0.0", r"\[privacy\] epsilon"),
         ("[privacy]\ndelta = 1.0", r"\[privacy\] delta"),
         ("[privacy]\nsampling_probability = 1.5", r"\[privacy\] sampling_probability"),

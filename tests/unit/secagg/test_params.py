@@ -99,7 +99,7 @@ def test_a_minority_threshold_must_be_asked_for(n: int, threshold: int) -> None:
 
 
 def test_lanes_have_room_for_the_whole_cohort() -> None:
-    assert PARAMS.lanes == Lanes(10, 100, 5)
+    assert PARAMS.lanes.lanes == (Lanes(10, 100, 5),)
     assert PARAMS.lanes is PARAMS.lanes
 
 

@@ -1,0 +1,105 @@
+"""From ``[compression]`` to the objects of a run, with the refusals of ``encoding.rules``."""
+
+from __future__ import annotations
+
+from securefl.encoding import rules
+from securefl.encoding.chain import Chain
+from securefl.encoding.compressor import LinearCoder
+from securefl.encoding.lowrank import PowerSGD
+from securefl.encoding.project import RandomProjection
+from securefl.encoding.quantize import FixedPoint
+from securefl.encoding.rotate import RotatedQuantizer
+from securefl.encoding.sparsify import RandomK
+from securefl.errors import ConfigurationError
+from securefl.fl.aggregators import Dropouts, ProtectedAggregator
+from securefl.fl.compressed import CompressedAggregator, Compression
+from securefl.fl.config import CompressionConfig, Config
+from securefl.fl.interfaces import RunPrivacy
+from securefl.fl.protections import protection_named
+from securefl.fl.pruning import Pruning, Schedule
+from securefl.fl.seeds import SeedTree
+
+__all__ = ["aggregator_of", "compression_of", "pruning_of"]
+
+
+def compression_of(config: CompressionConfig) -> Compression:
+    """The compression that is the same in every round; a pruned support is added round by round.
+
+    Raises :class:`ConfigurationError` for settings out of range.
+    """
+    feeds_back = config.feeds_back
+    coders: list[LinearCoder] = []
+    if "random_k" in config.chain:
+        coders.append(RandomK(config.fraction, unbiased=not feeds_back))
+    if "random_projection" in config.chain:
+        coders.append(RandomProjection(config.fraction, unbiased=not feeds_back))
+    if "powersgd" in config.chain:
+        coders.append(PowerSGD(config.rank))
+    quantizer = None
+    if "rotated" in config.chain:
+        quantizer = RotatedQuantizer(config.levels, config.width, config.clip_multiple)
+    return Compression(Chain(tuple(coders)), quantizer, feeds_back, config.decay)
+
+
+def pruning_of(config: CompressionConfig) -> Pruning | None:
+    """The pruning that the chain asks for."""
+    if "pruned" not in config.chain:
+        return None
+    schedule = Schedule(config.initial_sparsity, config.final_sparsity, config.begin_round, config.end_round)
+    return Pruning(schedule, structured=config.structured)
+
+
+def aggregator_of(
+    config: Config,
+    max_weight: int,
+    *,
+    privacy: RunPrivacy | None = None,
+    pruning: Pruning | None = None,
+    record_view: bool = False,
+    shadow: bool = False,
+) -> ProtectedAggregator | CompressedAggregator:
+    """The aggregator that ``config`` describes. Raises :class:`ConfigurationError` for combinations that are refused.
+
+    ``privacy``: of the run, its ledger opened by the caller. ``pruning``: the object whose mask the round loop moves
+    on, where the chain prunes. ``shadow``: measure the error of each aggregate.
+    """
+    protection, chosen = config.protection, config.compression
+    seeds = SeedTree(config.data.seed)
+    dropout = config.faults.dropout
+    grid = FixedPoint(protection.clip_range, protection.value_bits)
+    threshold = protection.threshold_count(config.data.clients)
+    dropouts = Dropouts(dropout, seeds.child("dropouts")) if dropout else None
+    shared = protection_named(protection.method, protection.suite)
+    if not chosen.chain:
+        return ProtectedAggregator(
+            shared,
+            protection.threshold_count,
+            grid,
+            max_weight,
+            dropouts=dropouts,
+            privacy=privacy,
+            record_view=record_view,
+            shadow=shadow,
+        )
+    if privacy is not None:
+        raise ConfigurationError("differential privacy does not go with a [compression] chain in this version")
+    compression = compression_of(chosen)
+    plan = rules.Plan(
+        protect=protection.method,
+        error_feedback=compression.feeds_back,
+        narrow_lanes=compression.quantizer is not None,
+        two_sums=compression.sums > 1,
+    )
+    rules.check(plan, chosen.flags)
+    return CompressedAggregator(
+        shared,
+        threshold,
+        compression,
+        grid,
+        max_weight,
+        seeds.child("compression").bytes(32),
+        dropouts=dropouts,
+        record_view=record_view,
+        shadow=shadow,
+        prune=pruning.restrict if pruning is not None else None,
+    )

@@ -1,0 +1,144 @@
+"""What a configuration will cost, before anything runs: lanes, bytes, headroom, expected error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from securefl.encoding.compressor import Scale
+from securefl.encoding.layout import Layout
+from securefl.encoding.packing import Packing
+from securefl.encoding.weights import WeightFormat
+from securefl.fl.compression import aggregator_of, compression_of, pruning_of
+from securefl.fl.config import Config
+from securefl.fl.fedavg import prepare
+from securefl.fl.models import tensors_of
+from securefl.fl.protections import suite_named
+from securefl.machine import RoundContext
+from securefl.secagg.messages import (
+    AdvertiseKeys,
+    Roster,
+    UnmaskShares,
+    pair_box_bytes,
+    shares_box_bytes,
+)
+from securefl.secagg.params import Params
+from securefl.types import Tensors
+from securefl.wire import OVERHEAD_BYTES
+
+__all__ = ["PlannedSum", "RunPlan", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSum:
+    """One secure sum of a round at full attendance. Bytes are per client, frames included.
+
+    ``headroom_bits``: unused bits of the sum's lane, 0 to 1 in a radix lane. ``exact``: whether the lanes hold every
+    possible sum; otherwise a sum outside the window fails the round.
+    """
+
+    integers: int
+    max_value: int
+    lanes_per_word: int
+    bits_per_value: float
+    headroom_bits: float
+    exact: bool
+    vector_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """``sums``: those of a round once a scale is known, ``first``: those of the first. ``upload``, ``download``: bytes
+    per client and round by protection, the model not included. ``model_bytes``: the model as it is downloaded.
+    ``rounding_error``: largest standard deviation that rounding gives a value of the mean, in ``rounding_unit``.
+    """
+
+    parameters: int
+    clients: int
+    threshold: int
+    first: tuple[PlannedSum, ...]
+    sums: tuple[PlannedSum, ...]
+    upload: dict[str, int]
+    download: dict[str, int]
+    model_bytes: int
+    rounding_error: float
+    rounding_unit: str
+    epsilon: float | None = None
+
+
+def plan(config: Config) -> RunPlan:
+    """The plan of a run. Raises :class:`ConfigurationError` for what cannot work."""
+    workload = prepare(config)
+    tensors = tensors_of(workload.model)
+    pruning = pruning_of(config.compression)
+    if pruning is not None:  # the smallest mask is the one to plan for
+        pruning.advance(config.compression.end_round, tensors)
+    max_weight = config.protection.max_weight_for(workload.weights.values())
+    aggregator = aggregator_of(config, max_weight, pruning=pruning)
+    clients = tuple(sorted(workload.weights))
+    aggregator.check(tensors, clients)
+    first = aggregator.contexts(tensors, clients, None)
+    later = aggregator.contexts(tensors, clients, Scale(1.0, _typical_sum(len(clients))))
+    bits = config.compression.download_bits
+    suite = suite_named(config.protection.suite)
+    masked = [_masked_bytes(Params.of(context, suite)) for context in later]
+    vectors = sum(8 * Packing.of_context(context).words + OVERHEAD_BYTES for context in later)
+    error, unit = _rounding_error(config, len(clients))
+    return RunPlan(
+        parameters=sum(value.size for value in tensors.values()),
+        clients=len(clients),
+        threshold=later[0].threshold,
+        first=tuple(map(_planned, first)),
+        sums=tuple(map(_planned, later)),
+        upload={"plain": vectors, "masked": sum(up for up, _ in masked)},
+        download={"plain": 0, "masked": sum(down for _, down in masked)},
+        model_bytes=_model_bytes(tensors, bits),
+        rounding_error=error,
+        rounding_unit=unit,
+    )
+
+
+def _rounding_error(config: Config, clients: int) -> tuple[float, str]:
+    chosen = compression_of(config.compression)
+    if chosen.quantizer is not None and config.compression.chain:
+        variance = chosen.quantizer.noise(Scale(1.0, 0.0))
+        return math.sqrt(variance / clients), "the root mean square of a client's values"
+    step = 2 * config.protection.clip_range / (2**config.protection.value_bits - 2)
+    return step / 2 / math.sqrt(clients), "the model's weights"
+
+
+def _typical_sum(clients: int) -> float:
+    """The mean square of a sum where half of each update is common to all: (n + n²) / 2 of a client's."""
+    return (clients + clients**2) / 2
+
+
+def _planned(context: RoundContext) -> PlannedSum:
+    packing = Packing.of_context(context)
+    segment, lanes, clients = packing.segments[0], packing.lanes[0], len(context.clients)
+    largest = clients * segment.max_value
+    room = segment.window or 2**packing.bits
+    return PlannedSum(
+        integers=packing.dimension,
+        max_value=segment.max_value,
+        lanes_per_word=lanes.per_word,
+        bits_per_value=64 / lanes.per_word,
+        headroom_bits=math.log2(room / (largest + 1)),
+        exact=room > largest,
+        vector_bytes=8 * packing.words + OVERHEAD_BYTES,
+    )
+
+
+def _masked_bytes(params: Params) -> tuple[int, int]:
+    """Upload (mean over clients) and download of one client at full attendance, from the messages' lengths."""
+    n = len(params.clients)
+    boxes = 4 + (n - 1) * (4 + shares_box_bytes(params)) + (n - 1) * pair_box_bytes(params) // 2
+    up = AdvertiseKeys.length(params) + boxes + 8 * params.lanes.words + UnmaskShares.limit(params)
+    down = Roster.limit(params) + boxes + 8 + 4 * n
+    return up + 4 * OVERHEAD_BYTES, down + 3 * OVERHEAD_BYTES
+
+
+def _model_bytes(tensors: Tensors, bits: Literal[4, 8, 32]) -> int:
+    if bits == 32:
+        return sum(value.nbytes for value in tensors.values())
+    return WeightFormat(bits).length(Layout.of(tensors))
