@@ -77,4 +77,11 @@ def plan(
             "the round",
             markup=False,
         )
-    console.print("no differential privacy is configured: ε is not bounded", markup=False)
+    if made.epsilon is None or settings.privacy is None:
+        console.print("no differential privacy is configured: ε is not bounded", markup=False)
+    else:
+        console.print(
+            f"ε = {made.epsilon:.3f} of {settings.privacy.epsilon:g} at δ = {settings.privacy.delta:g} after "
+            f"{settings.training.rounds} rounds with the least survivors, noise multiplier {made.noise_multiplier:.3f}",
+            markup=False,
+        )

@@ -13,6 +13,10 @@
     pipeline     update to integers, sum of integers to mean
     summation    one protected sum of plain arrays
     aggregators  the aggregator of a simulated run, under any protection
+    budget       a run's privacy budget and its ledger
+    privacy      user-level privacy: the mechanism of each round and its charge
+    example_privacy, dpsgd   example-level privacy: DP-SGD at each client [torch]
+    private_run  from [privacy] to either
     runner       a configured run from start to end
 
 ``import securefl.fl`` imports none of them: names are resolved on first use (PEP 562), so torch, scikit-learn and

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from securefl.dp.events import Event, NeighboringRelation
+from securefl.dp.accountant import event_epsilon
+from securefl.dp.events import Event, NeighboringRelation, SelfComposed
 from securefl.dp.filters import Budget
 from securefl.dp.ledger import Ledger, RoundState
 from securefl.errors import LocalProtocolError, PrivacyBudgetExceededError
@@ -48,6 +49,10 @@ class BudgetedRun:
     def epsilon_spent(self) -> float:
         """ε of everything charged so far, at the budget's δ."""
         return self.ledger.spent()
+
+    def _planned(self, event: Event, rounds: int) -> float:
+        """ε of ``rounds`` rounds of ``event``, known beforehand, at the budget's δ."""
+        return event_epsilon(SelfComposed(event, rounds), self.budget.delta, self.neighboring)
 
     def _admit(self, round: int, event: Event) -> None:
         """Raises :class:`PrivacyBudgetExceededError` when ``event`` could not be paid for.

@@ -91,6 +91,10 @@ class ExamplePrivacy(BudgetedRun):
         self.ledger.released(round, digest)
         return RoundPrivacy(self.epsilon_spent, self.config.clip_norm)
 
+    def planned_epsilon(self, rounds: int) -> float:
+        """ε of ``rounds`` rounds, for the client that pays most."""
+        return self._planned(self._event(), rounds)
+
     def assumptions(self) -> list[str]:
         """What the stated ε rests on, in words."""
         return [

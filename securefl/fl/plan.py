@@ -12,8 +12,9 @@ from securefl.encoding.packing import Packing
 from securefl.encoding.weights import WeightFormat
 from securefl.fl.compression import aggregator_of, compression_of, pruning_of
 from securefl.fl.config import Config
-from securefl.fl.fedavg import prepare
+from securefl.fl.fedavg import local_training, prepare
 from securefl.fl.models import tensors_of
+from securefl.fl.private_run import privacy_of
 from securefl.fl.protections import suite_named
 from securefl.machine import RoundContext
 from securefl.secagg.messages import (
@@ -52,6 +53,7 @@ class RunPlan:
     """``sums``: those of a round once a scale is known, ``first``: those of the first. ``upload``, ``download``: bytes
     per client and round by protection, the model not included. ``model_bytes``: the model as it is downloaded.
     ``rounding_error``: largest standard deviation that rounding gives a value of the mean, in ``rounding_unit``.
+    ``epsilon``: what the planned rounds cost at the least number of survivors; ``None`` without privacy.
     """
 
     parameters: int
@@ -65,6 +67,7 @@ class RunPlan:
     rounding_error: float
     rounding_unit: str
     epsilon: float | None = None
+    noise_multiplier: float | None = None
 
 
 def plan(config: Config) -> RunPlan:
@@ -75,7 +78,8 @@ def plan(config: Config) -> RunPlan:
     if pruning is not None:  # the smallest mask is the one to plan for
         pruning.advance(config.compression.end_round, tensors)
     max_weight = config.protection.max_weight_for(workload.weights.values())
-    aggregator = aggregator_of(config, max_weight, pruning=pruning)
+    privacy = privacy_of(config, workload, local_training(config))
+    aggregator = aggregator_of(config, max_weight, privacy=privacy, pruning=pruning)
     clients = tuple(sorted(workload.weights))
     aggregator.check(tensors, clients)
     first = aggregator.contexts(tensors, clients, None)
@@ -96,6 +100,8 @@ def plan(config: Config) -> RunPlan:
         model_bytes=_model_bytes(tensors, bits),
         rounding_error=error,
         rounding_unit=unit,
+        epsilon=None if privacy is None else privacy.planned_epsilon(config.training.rounds),
+        noise_multiplier=None if privacy is None else privacy.noise_multiplier,
     )
 
 

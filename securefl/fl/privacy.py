@@ -270,6 +270,10 @@ class UserPrivacy(BudgetedRun):
         """The clip norm of the next round."""
         return self.config.clip_norm if self.adaptive is None else self.adaptive.clip_norm
 
+    def planned_epsilon(self, rounds: int) -> float:
+        """ε of ``rounds`` rounds with no more than the least number of survivors."""
+        return self._planned(self._event(self.mechanism), rounds)
+
     def assumptions(self) -> list[str]:
         """What the stated ε rests on, in words."""
         c = self.config

@@ -12,11 +12,11 @@ from securefl.errors import ConfigurationError
 from securefl.fl.compression import aggregator_of, pruning_of
 from securefl.fl.config import Config, parse
 from securefl.fl.example_privacy import ExamplePrivacy
-from securefl.fl.fedavg import FedAvg, Workload, local_training, prepare
+from securefl.fl.fedavg import FedAvg, local_training, prepare
 from securefl.fl.interfaces import RoundRecord, RunResult
 from securefl.fl.models import tensors_of
 from securefl.fl.privacy import UserPrivacy
-from securefl.fl.training import LocalTraining
+from securefl.fl.private_run import privacy_of
 
 __all__ = ["FinishedRun", "Run", "saved_config"]
 
@@ -86,7 +86,7 @@ class Run:
         checkpoint = out / "checkpoint"
         workload = prepare(config)
         training = local_training(config)
-        self.privacy = _privacy(config, workload, training)
+        self.privacy = privacy_of(config, workload, training)
         if isinstance(self.privacy, ExamplePrivacy):
             training = replace(training, dpsgd=self.privacy.noise)
         pruning = pruning_of(config.compression)
@@ -160,24 +160,3 @@ def _ledger_file(out: Path, *, resume: bool) -> Path:
             "or give this run another folder by --out"
         )
     return path
-
-
-def _privacy(config: Config, workload: Workload, training: LocalTraining) -> UserPrivacy | ExamplePrivacy | None:
-    """The run's privacy, its ledger not yet open."""
-    chosen = config.privacy
-    if chosen is None:
-        return None
-    dimension = sum(tensor.size for tensor in tensors_of(workload.model).values())
-    rounds = config.training.rounds
-    if chosen.unit == "example":
-        examples = workload.weights.values()
-        return ExamplePrivacy(chosen, dimension=dimension, examples=examples, training=training, rounds=rounds)
-    expected = int((chosen.sampling_probability or 1.0) * config.data.clients)
-    return UserPrivacy(
-        chosen,
-        dimension=dimension,
-        population=config.data.clients,
-        minimum_survivors=config.protection.threshold_count(max(2, expected)),
-        rounds=rounds,
-        value_bits=config.protection.value_bits,
-    )

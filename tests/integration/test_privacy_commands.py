@@ -169,3 +169,24 @@ def test_demo_dp_narrates():
     done = securefl("demo", "dp", "--clients", 6, "--rounds", 2)
     assert "epsilon spent" in done.stdout
     assert "PrivacyBudgetExceededError" in done.stdout
+
+
+def test_plan_says_what_a_private_run_will_spend(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text(
+        '[data]\nclients = 12\npartition = "iid"\n[model]\nname = "logistic"\n[training]\nrounds = 3\n'
+        "[protection]\nvalue_bits = 22\nthreshold = 0.8\n[privacy]\nepsilon = 20.0\n"
+    )
+    planned = figures("plan", path)
+    assert 15 < planned["epsilon"] <= 20
+    assert planned["noise_multiplier"] > 0
+    assert planned["chain"] == []
+
+
+def test_privacy_and_a_chain_are_refused_together(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('[compression]\nchain = ["rotated"]\n[privacy]\nepsilon = 20.0\n')
+    done = securefl("plan", path)
+    assert done.returncode == 1
+    assert "error: ConfigurationError: " in done.stderr
+    assert "set chain = []" in done.stderr
