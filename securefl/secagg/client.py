@@ -109,7 +109,7 @@ class Client(Machine):
         self._roster_hash = b""
         self._own_shares: tuple[bytes, bytes] = (b"", b"")
         self._inbox: dict[ClientId, Sealed] = {}
-        self._pair_keys: dict[ClientId, bytes] = {}
+        self._pair_secrets: dict[ClientId, bytes] = {}
 
     def start(self) -> Sequence[Event]:
         """Exchange 1: draw fresh seeds, advertise the keys. SPEC §5.1."""
@@ -206,7 +206,7 @@ class Client(Machine):
             return Sealed(shares_box, None)
         # The lower id makes the pair's secret and seals it to the higher one's mask key, so that either seed opens it.
         secret = masking.pair_secret(params, self._held().mask_seed, me, other)
-        self._pair_keys[other] = masking.pair_stream_key(params, secret, me, other)
+        self._pair_secrets[other] = secret
         info = masking.pair_box_info(params, self._roster_hash, me, other)
         return Sealed(shares_box, self._seal_to(other, keys.mask_key, secret, info))
 
@@ -235,7 +235,7 @@ class Client(Machine):
                     f"the mask secret from client {other} does not open (made for another roster or model, or damaged)",
                     [other],
                 ) from None
-            self._pair_keys[other] = masking.pair_stream_key(params, secret, other, self._me)
+            self._pair_secrets[other] = secret
         return [NeedInput()] if self._packed is None else self._mask(self._packed)
 
     def _mask(self, vector: RingVector) -> Sequence[Event]:
@@ -245,10 +245,12 @@ class Client(Machine):
         me, peers = self._me, self._inbox.keys()
         # [BIK+17, §4.0.2]: y = x + PRG(b_i) + Σ_{j>i} PRG(m_ij) − Σ_{j<i} PRG(m_ij)
         add = [masking.self_stream_key(params, me, self._held().self_seed)]
-        add += [self._pair_keys[other] for other in peers if other > me]
-        accumulate(vector, add, [self._pair_keys[other] for other in peers if other < me])
+        secrets = self._pair_secrets
+        add += [masking.pair_stream_key(params, secrets[other], me, other) for other in peers if other > me]
+        subtract = [masking.pair_stream_key(params, secrets[other], other, me) for other in peers if other < me]
+        accumulate(vector, add, subtract)
         self._packed = None
-        self._pair_keys = {}
+        self._pair_secrets = {}
         return [self._send(Kind.MASKED_INPUT, MaskedInput(vector).encode())]
 
     # ---- exchange 4: unmask ---------------------------------------------------------------------------------
@@ -297,7 +299,7 @@ class Client(Machine):
 
     def _drop_secrets(self) -> None:
         self._secrets = self._packed = None
-        self._pair_keys, self._inbox, self._own_shares = {}, {}, (b"", b"")
+        self._pair_secrets, self._inbox, self._own_shares = {}, {}, (b"", b"")
 
     def _send(self, kind: Kind, body: bytes | memoryview) -> Send:
         return Send(SERVER, seal_frame(PROTOCOL, kind, self._params.context_hash, self._me, SERVER, body))

@@ -10,6 +10,9 @@ seed of its channel key (never shared), m_ij = m_ji the secret of a pair, C the 
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Final
+
 from securefl.primitives.kdf import Label, commit, derive, info_bytes, tuple_hash
 from securefl.primitives.kem import PrivateKey, PublicKey, key_pair
 from securefl.primitives.prg import KEY_BYTES
@@ -70,8 +73,24 @@ def self_stream_key(params: Params, client: ClientId, seed: bytes) -> bytes:
 
 
 def shares_box_info(params: Params, roster: bytes, sender: ClientId, recipient: ClientId) -> bytes:
-    return info_bytes(Label.SHARES_BOX, params.context_hash, roster, _id(sender), _id(recipient))
+    """What a box of shares is bound to."""
+    return _box_info(Label.SHARES_BOX, params.context_hash, roster) + _ends(sender, recipient)
 
 
 def pair_box_info(params: Params, roster: bytes, low: ClientId, high: ClientId) -> bytes:
-    return info_bytes(Label.PAIR_BOX, params.context_hash, roster, _id(low), _id(high))
+    """What the box of a pair's secret is bound to."""
+    return _box_info(Label.PAIR_BOX, params.context_hash, roster) + _ends(low, high)
+
+
+@lru_cache(maxsize=16)
+def _box_info(label: Label, context_hash: bytes, roster: bytes) -> bytes:
+    # the same for all boxes of a session, and public
+    return info_bytes(label, context_hash, roster)
+
+
+def _ends(first: ClientId, second: ClientId) -> bytes:
+    # as info_bytes would append them: each field with its length
+    return _LENGTH + _id(first) + _LENGTH + _id(second)
+
+
+_LENGTH: Final = (4).to_bytes(4, "big")

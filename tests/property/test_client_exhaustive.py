@@ -172,7 +172,7 @@ class Play:
             seen,
             client._roster_hash,
             sorted(client._inbox),
-            sorted(client._pair_keys.items()),
+            sorted(client._pair_secrets.items()),
             None if client._packed is None else client._packed.tobytes(),
             client._own_shares,
             client._secrets is None,

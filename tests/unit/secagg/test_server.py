@@ -523,8 +523,8 @@ class WrongPairSecret(Client):
 
     def _seal_for(self, other: int, keys: AdvertiseKeys, shares: bytes) -> Sealed:
         sealed = super()._seal_for(other, keys, shares)
-        if other in self._pair_keys:
-            self._pair_keys[other] = bytes(16)
+        if other in self._pair_secrets:
+            self._pair_secrets[other] = bytes(16)
         return sealed
 
 

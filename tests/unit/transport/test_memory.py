@@ -18,7 +18,8 @@ from securefl.errors import (
 from securefl.machine import Aborted, ClientRole, Completed, Event, NeedInput, RoundContext, Send, SumResult
 from securefl.plain import PlainServer, PlainSum
 from securefl.primitives.kem import Suite
-from securefl.secagg import MaskedSum, Params
+from securefl.secagg import MaskedSum, Params, Server
+from securefl.secagg.messages import Kind
 from securefl.transport.memory import Faults, Outcome, run_session
 from securefl.types import SERVER, ClientId, PartyId
 from securefl.wire import Buffer
@@ -75,19 +76,22 @@ def test_every_frame_is_observed_once_and_counted() -> None:
     assert SERVER not in outcome.downloaded
 
 
-def test_inputs_are_asked_for_one_at_a_time() -> None:
-    """A vector is on its way to the server before the next client's input is made."""
+def test_inputs_are_asked_for_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vector has arrived at the server before the next client's input is made."""
     log: list[str] = []
+    real = Server.receive
+
+    def receive(self: Server, frame: bytes) -> Sequence[Event]:
+        if frame[2] == Kind.MASKED_INPUT:
+            log.append(f"vector {frame[7]}")
+        return real(self, frame)
 
     def input_of(client: ClientId) -> np.ndarray:
         log.append(f"input {client}")
         return INPUTS[client]
 
-    def observe(sender: PartyId, _to: PartyId, frame: Buffer) -> None:
-        if sender != SERVER and frame[2] == 5:
-            log.append(f"vector {sender}")
-
-    run_session(MASKED, CONTEXT, input_of, observe=observe)
+    monkeypatch.setattr(Server, "receive", receive)
+    run_session(MASKED, CONTEXT, input_of)
     assert log == [line for i in IDS for line in (f"input {i}", f"vector {i}")]
 
 
