@@ -281,6 +281,30 @@ def test_clipping_counts_and_clamps(grid: FixedPoint, fractions: list[float], dt
     assert quantized.values.tolist() == encode_by_hand(grid, update, seed)
 
 
+@pytest.mark.parametrize("bits", [2, 8, 16, 23, 24, 31])
+@pytest.mark.parametrize("clip_range", [0.1, 1.0, 3.0, 1e-3, 7.77, 1e30])
+@pytest.mark.parametrize("word", [0, 2**32 - 1])
+def test_no_random_word_leads_off_the_grid(
+    word: int, clip_range: float, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The extreme draws are too rare to be met by chance; double rounding must not carry them beyond an end."""
+
+    class Constant:
+        def __init__(self, key: bytes) -> None:
+            assert len(key) == 16
+
+        def fill(self, out: np.ndarray) -> None:
+            out.view("<u4")[:] = word
+
+    monkeypatch.setattr(quantize, "Keystream", Constant)
+    grid = FixedPoint(clip_range, bits)
+    for scale in (1.0, 0.9999999999999999):
+        values = grid.encode(np.array([clip_range, -clip_range]), seed=SEED, scale=scale).values
+        assert abs(int(values[0]) - grid.max_value) <= 1
+        assert int(values[1]) <= 1
+        assert int(values[0]) <= grid.max_value
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("place", [0, 20000, 40000])
 def test_a_value_beyond_the_range_is_refused_unless_clipping(place: int, sign: int) -> None:
