@@ -5,7 +5,9 @@ becomes floor(s·x/δ + h + u) with u uniform on [0, 1): an integer in [0, 2h] w
 the decoded sum is unbiased; the variance per value and client is at most δ²/4. Zero is on the grid.
 
 u has 32 bits and comes from an AES-128-CTR stream keyed by the client's own seed, so it is secret in a
-deployment and reproducible in a simulation; the bias of 32 bits is at most δ · 2^-32. Another language that
+deployment and reproducible in a simulation; the bias of 32 bits is at most δ · 2^-32. From b = 24 on, h + u is
+rounded to 53 bits: the bias is then at most δ · 2^(b−54), and zero leaves its point with at most that probability.
+Another language that
 follows SPEC (protocols/encoding/SPEC.md §3) gets the same integers: all operations are IEEE 754 double.
 """
 

@@ -180,7 +180,7 @@ def test_a_view_of_wider_items_is_refused_and_not_misread() -> None:
 
 def test_a_body_may_exceed_two_gibibytes() -> None:
     """Lanes allows vectors of 2**36 bytes. The pages are never written, so they cost no memory."""
-    with mmap.mmap(-1, 2**31) as pages:
+    with mmap.mmap(-1, 2**31, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
         view = memoryview(pages)
         try:
             assert len(wire._checksum(view)) == CHECKSUM_BYTES
