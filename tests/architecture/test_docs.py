@@ -216,7 +216,9 @@ def test_the_example_file_spells_out_the_bundled_run() -> None:
     bundled = {name: getattr(config.Config(), name) for name in config.Config.model_fields}
     for section, model in ((name, type(values)) for name, values in bundled.items() if values is not None):
         unused = {
-            key for key, owners in config._KEYS_OF.items() if not set(owners) & set(config.Config().compression.chain)
+            key
+            for key, owners in config.compression._KEYS_OF.items()
+            if not set(owners) & set(config.Config().compression.chain)
         }
         unused |= {key for key in model.model_fields if key.startswith("allow_")} | {
             "max_weight",
@@ -229,8 +231,8 @@ def test_the_example_file_spells_out_the_bundled_run() -> None:
 def test_later_sections_and_methods_are_the_documented_ones() -> None:
     line = re.search(r"sections of later versions: (.*?)\.\s+They", CONFIGURATION, re.DOTALL)
     assert line is not None
-    assert set(re.findall(r"\[(\w+)\]", line[1])) == set(config._LATER_SECTIONS)
-    for method in config._LATER_METHODS:
+    assert set(re.findall(r"\[(\w+)\]", line[1])) == set(config.document._LATER_SECTIONS)
+    for method in config.protection._LATER_METHODS:
         assert f"`{method}`" in line[1]
 
 

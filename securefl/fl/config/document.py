@@ -1,0 +1,167 @@
+"""A whole configuration, and how a file becomes one."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import ValidationError, model_validator
+
+from securefl.errors import ConfigurationError
+from securefl.fl.config.compression import CompressionConfig
+from securefl.fl.config.privacy import PrivacyConfig
+from securefl.fl.config.protection import ProtectionConfig
+from securefl.fl.config.section import Section
+from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
+
+__all__ = ["Config", "load", "parse"]
+
+#: Sections of the design that come with a later version.
+_LATER_SECTIONS: Final = ("personalization", "tiers", "split")
+
+
+def _without_default_chain(values: object) -> object:
+    """With ``[privacy]`` and no ``chain`` of the file's own, nothing is compressed: noise is sized for every value."""
+    if isinstance(values, dict) and values.get("privacy") is not None:
+        compression = values.get("compression", {})
+        if isinstance(compression, dict) and "chain" not in compression:
+            return {**values, "compression": {**compression, "chain": []}}
+    return values
+
+
+class Config(Section):
+    """A whole configuration; ``Config()`` is the bundled run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    protection: ProtectionConfig = ProtectionConfig()
+    compression: CompressionConfig = CompressionConfig()
+    faults: FaultsConfig = FaultsConfig()
+    privacy: PrivacyConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _private_runs_are_not_compressed(cls, values: object) -> object:
+        return _without_default_chain(values)
+
+    @model_validator(mode="after")
+    def _privacy_and_compression(self) -> Self:
+        if self.privacy is not None and self.compression.chain:
+            raise ValueError(
+                "[privacy] does not go with a [compression] chain in this version, which sizes noise for every value: "
+                "set chain = []"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_can_be_met(self) -> Self:
+        count = self.protection.threshold_count(self.data.clients)
+        if count > self.data.clients:
+            raise ValueError(f"[protection] threshold = {count} is more than [data] clients = {self.data.clients}")
+        return self
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the canonical JSON of all values: equal for a file that spells out a default."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+    def with_overrides(
+        self,
+        *,
+        protect: str | None = None,
+        rounds: int | None = None,
+        clients: int | None = None,
+        seed: int | None = None,
+    ) -> Config:
+        """A copy with the values of command-line flags; ``None`` leaves a value. Raises ConfigurationError."""
+        values: dict[str, dict[str, Any]] = self.model_dump(exclude_unset=True)
+        for section, key, value in (
+            ("protection", "method", protect),
+            ("training", "rounds", rounds),
+            ("data", "clients", clients),
+            ("data", "seed", seed),
+        ):
+            if value is not None:
+                values.setdefault(section, {})[key] = value
+        return parse(values)
+
+
+def load(path: Path | str | None) -> Config:
+    """The configuration in the TOML file ``path``; ``None``: the bundled run.
+
+    Raises :class:`~securefl.errors.ConfigurationError` for a file that cannot be read, is not TOML (with the line), or
+    asks for what :func:`parse` refuses.
+    """
+    if path is None:
+        return Config()
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the configuration file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"the configuration file {path} is not UTF-8 text") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"the configuration file {path} is not valid TOML: {error}") from error
+    try:
+        return parse(values)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def parse(values: Mapping[str, Any]) -> Config:
+    """The configuration of a parsed document.
+
+    Raises :class:`~securefl.errors.ConfigurationError`, one sentence on the first thing wrong: an unknown section or
+    key (with the nearest known one), a step of a later version, a value of the wrong type or out of range.
+    """
+    for section in _LATER_SECTIONS:
+        if section in values:
+            raise ConfigurationError(f"this version has no such step: [{section}]; remove the section")
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigurationError(_sentence(problems[0]) + more) from None
+
+
+def _sentence(problem: Any) -> str:
+    path, kind = problem["loc"], problem["type"]
+    if kind == "extra_forbidden":
+        return _unknown(*map(str, path))
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not path:  # a rule between sections, which names them
+        return message
+    section, key = str(path[0]), str(path[1]) if len(path) > 1 else None
+    if key is None:
+        return f"[{section}] must be a table" if kind == "model_type" else f"[{section}] {message}"
+    return f"[{section}] {key} = {problem['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _unknown(section: str, key: str | None = None) -> str:
+    every = Config(privacy=PrivacyConfig())
+    keys = {name: list(type(getattr(every, name)).model_fields) for name in Config.model_fields}
+    if key is None:
+        home = [name for name, known in keys.items() if section in known]
+        if home:
+            return f"unknown section or top-level key {section!r}; {section!r} belongs in [{home[0]}]"
+        near = difflib.get_close_matches(section, keys, n=1)
+        hint = f"did you mean [{near[0]}]?" if near else f"there are {', '.join(f'[{name}]' for name in keys)}"
+        return f"unknown section or top-level key {section!r}; {hint}"
+    near = difflib.get_close_matches(key, keys[section], n=1)
+    home = [name for name, known in keys.items() if key in known]
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif home:
+        hint = f"it belongs in [{home[0]}]"
+    else:
+        hint = f"there are {', '.join(keys[section])}"
+    return f"unknown key {key!r} in section [{section}]; {hint}"
