@@ -87,7 +87,7 @@ class FaultyServerError(ProtocolError):
 class FaultyPartyError(ProtocolError):
     """A computing party sent what the protocol does not have here. ``party`` is whom to suspect."""
 
-    def __init__(self, message: str, party: int) -> None:
+    def __init__(self, message: str, party: int | None = None) -> None:
         super().__init__(message)
         self.party = party
 
@@ -95,7 +95,7 @@ class FaultyPartyError(ProtocolError):
 class LostPartyError(ProtocolError):
     """A computing party closed its link or let a deadline pass. ``party`` is the one that is missing."""
 
-    def __init__(self, message: str, party: int) -> None:
+    def __init__(self, message: str, party: int | None = None) -> None:
         super().__init__(message)
         self.party = party
 
