@@ -55,7 +55,9 @@ def test_adam_and_yogi_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: AveragingServer(1.0, 0.9), AdaptiveServer, lambda: AdaptiveServer(yogi=True)], ids=str
+    "make",
+    [lambda: AveragingServer(1.0, 0.9), AdaptiveServer, lambda: AdaptiveServer(yogi=True)],
+    ids=["momentum", "adam", "yogi"],
 )
 def test_a_restored_server_goes_on_bit_for_bit(make: type[AdaptiveServer]) -> None:
     whole, first, second = make(), make(), make()
