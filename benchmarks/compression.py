@@ -29,7 +29,8 @@ from securefl.encoding.payload import Payload
 from securefl.encoding.public import PublicRandomness
 from securefl.fl.compression import aggregator_of, compression_of, pruning_of
 from securefl.fl.config import CompressionConfig, Config, parse
-from securefl.fl.fedavg import FedAvg, prepare
+from securefl.fl.fedavg import FedAvg
+from securefl.fl.workload import prepare
 
 CASES: dict[str, dict[str, Any]] = {
     "16 bits, no coder": {"chain": []},
