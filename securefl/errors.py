@@ -8,6 +8,8 @@
     │   ├── LocalProtocolError            this side was driven in a way the protocol forbids
     │   ├── FaultyClientError(clients)    the named clients broke the protocol (suspicion, not proof)
     │   ├── FaultyServerError             the server broke the protocol
+    │   ├── FaultyPartyError(party)       a computing party broke the protocol
+    │   ├── LostPartyError(party)         a computing party is gone or too slow
     │   ├── HeadroomError                 a sum left lanes that were chosen narrower than every possible sum
     │   └── TooFewClientsError            fewer clients than the threshold are left
     ├── AuthenticationError               a tag, seal or signature does not verify
@@ -33,10 +35,12 @@ __all__ = [
     "DeadlineError",
     "DecodeError",
     "FaultyClientError",
+    "FaultyPartyError",
     "FaultyServerError",
     "HeadroomError",
     "InvalidInputError",
     "LocalProtocolError",
+    "LostPartyError",
     "MissingExtraError",
     "PeerLostError",
     "PrivacyBudgetExceededError",
@@ -86,6 +90,22 @@ class FaultyClientError(ProtocolError):
 
 class FaultyServerError(ProtocolError):
     """The server asked for something that the protocol forbids, or relayed something inconsistent."""
+
+
+class FaultyPartyError(ProtocolError):
+    """A computing party sent what the protocol does not have here. ``party`` is whom to suspect."""
+
+    def __init__(self, message: str, party: int | None = None) -> None:
+        super().__init__(message)
+        self.party = party
+
+
+class LostPartyError(ProtocolError):
+    """A computing party closed its link or let a deadline pass. ``party`` is the one that is missing."""
+
+    def __init__(self, message: str, party: int | None = None) -> None:
+        super().__init__(message)
+        self.party = party
 
 
 class HeadroomError(ProtocolError):

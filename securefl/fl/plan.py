@@ -12,10 +12,10 @@ from securefl.encoding.packing import Packing
 from securefl.encoding.weights import WeightFormat
 from securefl.fl.compression import aggregator_of, compression_of, pruning_of
 from securefl.fl.config import Config
-from securefl.fl.fedavg import local_training, prepare
 from securefl.fl.models import tensors_of
 from securefl.fl.private_run import privacy_of
 from securefl.fl.protections import suite_named
+from securefl.fl.workload import local_training, prepare
 from securefl.machine import RoundContext
 from securefl.secagg.messages import (
     AdvertiseKeys,

@@ -12,11 +12,12 @@ from securefl.errors import ConfigurationError
 from securefl.fl.compression import aggregator_of, pruning_of
 from securefl.fl.config import Config, parse
 from securefl.fl.example_privacy import ExamplePrivacy
-from securefl.fl.fedavg import FedAvg, local_training, prepare
+from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import RoundRecord, RunResult
 from securefl.fl.models import tensors_of
 from securefl.fl.privacy import UserPrivacy
 from securefl.fl.private_run import privacy_of
+from securefl.fl.workload import local_training, prepare
 
 __all__ = ["FinishedRun", "Run", "saved_config"]
 

@@ -30,6 +30,7 @@ except ImportError as error:
 __all__ = [
     "Evaluation",
     "ExampleNoise",
+    "GradientTerms",
     "LocalResult",
     "LocalTraining",
     "batch_probability",
@@ -52,6 +53,19 @@ class ExampleNoise:
 
     clip_norm: float
     noise_multiplier: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GradientTerms:
+    """What is added to every gradient of a client: ``drift`` + ``proximal`` · (w - ``anchor``).
+
+    ``drift``, ``anchor``: float32 arrays with the model's names, or ``None``. ``proximal`` >= 0; above 0 it needs the
+    anchor. The default adds nothing.
+    """
+
+    drift: Tensors | None = field(default=None, repr=False)
+    proximal: float = 0.0
+    anchor: Tensors | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +132,11 @@ def train(
     *,
     client: int,
     round: int,
+    terms: GradientTerms | None = None,
 ) -> LocalResult:
     """Train ``module`` from ``tensors`` on the rows ``indices`` of ``dataset``; ``module`` is only a workspace.
 
-    ``tensors`` is left as it is. ``client`` and ``round`` are for messages.
+    ``tensors`` is left as it is. ``client`` and ``round`` are for messages. ``terms``: added to every gradient.
     Raises :class:`~securefl.errors.InvalidInputError` for no examples and when the loss or the update is not finite,
     :class:`~securefl.errors.ConfigurationError` when training changes a floating buffer (see ``models``).
     """
@@ -131,11 +146,13 @@ def train(
     module.train()
     names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     parameters: list[torch.Tensor] = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    step = _optimizer(parameters, settings)
     device = parameters[0].device
+    step = _with_terms(_optimizer(parameters, settings), names, parameters, terms or GradientTerms())
     inputs = torch.from_numpy(dataset.inputs[indices]).to(device)
     targets = torch.from_numpy(dataset.targets[indices]).to(device)
     if settings.dpsgd is not None:
+        if terms is not None and (terms.drift is not None or terms.proximal):
+            raise ConfigurationError("example-level privacy trains by plain sgd: nothing is added to its gradients")
         return _train_privately(module, names, parameters, tensors, inputs, targets, settings, settings.dpsgd, seed)
     rng, steps = seed.child("order").numpy(), 0
     losses: list[torch.Tensor] = []  # of the last epoch's batches
@@ -291,6 +308,33 @@ def _optimizer(parameters: list[torch.Tensor], settings: LocalTraining) -> _Step
         torch._foreach_add_(parameters, direction, alpha=-settings.learning_rate)
 
     return sgd_step
+
+
+def _with_terms(step: _Step, names: list[str], parameters: list[torch.Tensor], terms: GradientTerms) -> _Step:
+    """``step`` on the gradients plus ``terms``; ``step`` itself when they add nothing."""
+    if terms.drift is None and not terms.proximal:
+        return step
+    if terms.proximal and terms.anchor is None:
+        raise ConfigurationError("a proximal term needs the anchor that it pulls to")
+
+    def arrays(tensors: Tensors) -> list[torch.Tensor]:
+        return [torch.tensor(tensors[name], device=parameters[0].device) for name in names]
+
+    drift = None if terms.drift is None else arrays(terms.drift)
+    anchor = arrays(terms.anchor) if terms.proximal and terms.anchor is not None else None
+
+    @torch.no_grad()
+    def step_with_terms(gradients: Sequence[torch.Tensor]) -> None:
+        direction = list(gradients)
+        if drift is not None:
+            direction = list(torch._foreach_add(direction, drift))
+        if anchor is not None:
+            direction = list(
+                torch._foreach_add(direction, torch._foreach_sub(parameters, anchor), alpha=terms.proximal)
+            )
+        step(direction)
+
+    return step_with_terms
 
 
 @contextmanager
