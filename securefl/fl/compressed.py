@@ -106,7 +106,7 @@ class CompressedAggregator:
             )
             work.count(outcome)
             result = outcome.unwrap()
-            decoded = payload.decode(result.values, len(result.survivors))
+            decoded = payload.decode(result.values, len(result.survivors), in_place=True)
             work.learn(at, decoded)
             at += 1
             if at == self.compression.sums:
