@@ -20,8 +20,8 @@ from securefl.encoding.layout import Layout
 from securefl.encoding.payload import Decoded
 from securefl.encoding.public import PublicRandomness
 from securefl.encoding.quantize import FixedPoint
-from securefl.errors import HeadroomError, InvalidInputError, TooFewClientsError
-from securefl.fl.aggregators import Dropouts, View, relative_error, threshold_of
+from securefl.errors import HeadroomError, InvalidInputError
+from securefl.fl.aggregators import Dropouts, View, relative_error, require_cohort, threshold_of
 from securefl.fl.compressed_round import CompressedRound, Compression, Terms
 from securefl.fl.interfaces import Aggregate, Contribution
 from securefl.machine import Protection, RoundContext
@@ -63,8 +63,7 @@ class CompressedAggregator:
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
         """One round. Raises as ``ProtectedAggregator.aggregate``, and :class:`HeadroomError` (the run goes on)."""
         clients = tuple(sorted(contributions))
-        if not clients:
-            raise TooFewClientsError("no client was sampled into this round")
+        require_cohort(self.threshold, len(clients))
         layout = Layout.of(contributions[clients[0]].tensors)
         if self._layout is not None and layout != self._layout:
             raise InvalidInputError("the model changed its tensors between rounds: residuals and scales do not fit it")

@@ -128,3 +128,21 @@ def test_a_cohort_has_its_size_and_its_threshold() -> None:
     assert [record.clients for record in records] == [3, 3, 3, 3]
     assert all(len(record.survivors) == 3 for record in records)
     assert len({record.survivors for record in records}) > 1
+
+
+def test_a_cohort_below_its_threshold_is_a_failed_round() -> None:
+    config = parse(
+        {
+            **BASE,
+            "training": {"rounds": 12, "cohort_probability": 0.3},
+            "compression": {"chain": []},
+            "protection": {"method": "plain", "threshold": 3},
+        }
+    )
+    for chain in ([], ["rotated"]):
+        values = config.model_dump(exclude_unset=True)
+        values["compression"]["chain"] = chain
+        records = _run(parse(values)).run().records
+        small = [record for record in records if record.clients < 3]
+        assert small
+        assert all("TooFewClientsError" in str(record.failed) for record in small)
