@@ -177,7 +177,7 @@ def takes(section: str, key: str, field: Any) -> str:
 
 
 def test_configuration_tables_are_those_of_the_models() -> None:
-    every = config.Config(privacy=config.PrivacyConfig())
+    every = config.Config(privacy=config.PrivacyConfig(), personalization=config.PersonalizationConfig())
     models = {section: type(getattr(every, section)) for section in config.Config.model_fields}
     assert list(documented()) == list(models)
     for section, model in models.items():
