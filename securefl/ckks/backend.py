@@ -15,6 +15,7 @@ import os
 import struct
 import sys
 import tempfile
+import weakref
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from types import ModuleType
@@ -62,6 +63,12 @@ def _decompress() -> Any:
     raise MissingExtraError("neither this build of TenSEAL nor the system gives libzstd: install libzstd")
 
 
+def _close(handle: int, name: str | None) -> None:
+    os.close(handle)
+    if name is not None:  # pragma: no cover - not on Linux
+        os.unlink(name)
+
+
 class _Scratch:
     """One file that SEAL can open by name, reused; anonymous memory where the system has it."""
 
@@ -73,6 +80,7 @@ class _Scratch:
         else:  # pragma: no cover - not on Linux
             self._handle, self.path = tempfile.mkstemp(prefix="securefl-ckks-")  # mode 0600
             self._name = self.path
+        weakref.finalize(self, _close, self._handle, self._name)
         self._buffer = bytearray(1 << 16)
 
     def write(self, data: NDArray[np.uint8]) -> None:
@@ -94,11 +102,6 @@ class _Scratch:
         os.pwrite(self._handle, bytes(size), 0)
         os.ftruncate(self._handle, 0)
         self._buffer[:] = bytes(len(self._buffer))
-
-    def __del__(self) -> None:
-        os.close(self._handle)
-        if self._name is not None:  # pragma: no cover - not on Linux
-            os.unlink(self._name)
 
 
 def _saved(item: Any, scratch: _Scratch, limit: int) -> NDArray[np.uint8]:

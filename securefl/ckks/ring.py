@@ -77,8 +77,10 @@ def scaled(integers: Integers, factor: int, q: int) -> Residues:
 
 def _times(small: Integers, factor: int, q: int) -> Integers:
     """small·factor − round(small·factor/q)·q, of magnitude below q; |small| <= 2^42, factor < q < 2^60."""
-    quotient = np.rint(small * (factor / q)).astype(np.int64)
-    return small * np.int64(factor) - quotient * np.int64(q)
+    quotient: Integers = np.rint(small * (factor / q)).astype(np.int64)
+    product: Integers = small * np.int64(factor)
+    product -= quotient * np.int64(q)
+    return product
 
 
 def uniform(key: bytes, degree: int, q: int) -> Residues:
