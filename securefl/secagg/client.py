@@ -20,6 +20,7 @@ from securefl.machine import Aborted, Completed, Event, Machine, NeedInput, Send
 from securefl.primitives import shamir
 from securefl.primitives.entropy import Entropy, SystemEntropy
 from securefl.primitives.kem import SEED_BYTES, PrivateKey, public_key, unseal
+from securefl.primitives.shamir import SHARE_BYTES
 from securefl.secagg import masking
 from securefl.secagg.messages import (
     Abort,
@@ -294,7 +295,7 @@ class Client(Machine):
         except AuthenticationError:
             # told to the server as missing; it names the dealer if the others' shares do not suffice
             return [None for _ in shells]
-        return [dealt[shell * shamir.SHARE_BYTES : (shell + 1) * shamir.SHARE_BYTES] for shell in shells]
+        return [_share_in_field(dealt[shell * SHARE_BYTES : (shell + 1) * SHARE_BYTES]) for shell in shells]
 
     # ---- the rest -------------------------------------------------------------------------------------------
 
@@ -329,6 +330,15 @@ class Client(Machine):
         if kind is Kind.UNMASK_REQUEST:
             return UnmaskRequest.decode(body, params)
         return Abort.decode(body, params)
+
+
+def _share_in_field(share: bytes) -> bytes | None:
+    """The share, or ``None``: passing on what is no share would make this client the suspect."""
+    try:
+        shamir.share_from_bytes(share)
+    except DecodeError:
+        return None
+    return share
 
 
 class _Secrets:

@@ -78,6 +78,7 @@ class Server(Machine):
         self._boxes: dict[ClientId, dict[ClientId, Sealed]] = {}  # by sender, then recipient
         self._total: RingVector | None = None
         self._survivors: tuple[ClientId, ...] = ()
+        self._asked = 0  # shares that a survivor has to give
         self._shares: dict[ClientId, UnmaskShares] = {}
 
     @property
@@ -165,9 +166,8 @@ class Server(Machine):
                 np.add(total, words, out=total)
         else:
             shares = UnmaskShares.decode(body, params)
-            expected = len(unmasking.share_places(params, sorted(self._boxes), self._survivors))
-            if len(shares.shares) != expected:
-                raise FaultyClientError(f"client {sender} sent {len(shares.shares)} of {expected} shares", [sender])
+            if len(shares.shares) != self._asked:
+                raise FaultyClientError(f"client {sender} sent {len(shares.shares)} of {self._asked} shares", [sender])
             self._shares[sender] = shares
 
     def _usable(self, sender: ClientId, keys: AdvertiseKeys) -> AdvertiseKeys:
@@ -208,6 +208,7 @@ class Server(Machine):
         self._advance("close")
         self._survivors = tuple(sorted(self._answered))
         dropped = tuple(client for client in sorted(self._boxes) if client not in self._answered)
+        self._asked = len(unmasking.share_places(self._params, sorted(self._boxes), frozenset(self._survivors)))
         self._open(self._survivors)
         body = UnmaskRequest(self._survivors, dropped).encode()
         return [self._send(Kind.UNMASK_REQUEST, client, body) for client in self._survivors]
