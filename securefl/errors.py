@@ -8,9 +8,15 @@
     │   ├── LocalProtocolError            this side was driven in a way the protocol forbids
     │   ├── FaultyClientError(clients)    the named clients broke the protocol (suspicion, not proof)
     │   ├── FaultyServerError             the server broke the protocol
+    │   ├── FaultyPartyError(party)       a computing party broke the protocol
+    │   ├── LostPartyError(party)         a computing party is gone or too slow
     │   ├── HeadroomError                 a sum left lanes that were chosen narrower than every possible sum
     │   └── TooFewClientsError            fewer clients than the threshold are left
     ├── AuthenticationError               a tag, seal or signature does not verify
+    │   └── CertificateError              a certificate was refused: missing, foreign, expired, of another party
+    ├── TransportError                    a connection between parties failed
+    │   ├── PeerLostError(party)          the peer's process or connection ended
+    │   └── DeadlineError(party)          the peer did not answer in time
     ├── PrivacyBudgetExceededError        the privacy budget does not allow this release
     ├── UnsupportedEventError             the accountant does not know this mechanism
     └── MissingExtraError(ImportError)    an optional dependency is not installed
@@ -24,18 +30,24 @@ from collections.abc import Iterable
 
 __all__ = [
     "AuthenticationError",
+    "CertificateError",
     "ConfigurationError",
+    "DeadlineError",
     "DecodeError",
     "FaultyClientError",
+    "FaultyPartyError",
     "FaultyServerError",
     "HeadroomError",
     "InvalidInputError",
     "LocalProtocolError",
+    "LostPartyError",
     "MissingExtraError",
+    "PeerLostError",
     "PrivacyBudgetExceededError",
     "ProtocolError",
     "SecureFLError",
     "TooFewClientsError",
+    "TransportError",
     "UnsupportedEventError",
 ]
 
@@ -80,6 +92,22 @@ class FaultyServerError(ProtocolError):
     """The server asked for something that the protocol forbids, or relayed something inconsistent."""
 
 
+class FaultyPartyError(ProtocolError):
+    """A computing party sent what the protocol does not have here. ``party`` is whom to suspect."""
+
+    def __init__(self, message: str, party: int | None = None) -> None:
+        super().__init__(message)
+        self.party = party
+
+
+class LostPartyError(ProtocolError):
+    """A computing party closed its link or let a deadline pass. ``party`` is the one that is missing."""
+
+    def __init__(self, message: str, party: int | None = None) -> None:
+        super().__init__(message)
+        self.party = party
+
+
 class HeadroomError(ProtocolError):
     """A sum left the narrow lanes that its public scale promised; it was detected and nothing was used."""
 
@@ -90,6 +118,26 @@ class TooFewClientsError(ProtocolError):
 
 class AuthenticationError(SecureFLError):
     """A seal, tag, digest or signature does not verify."""
+
+
+class CertificateError(AuthenticationError):
+    """A certificate was refused, here or at the peer: missing, foreign, expired, or not that of the party expected."""
+
+
+class TransportError(SecureFLError):
+    """A connection between two parties failed. ``party``: the peer's name, or an empty string when it is unknown."""
+
+    def __init__(self, message: str, party: str = "") -> None:
+        super().__init__(message)
+        self.party = party
+
+
+class PeerLostError(TransportError):
+    """The peer's process or its connection ended, or the peer ended the session."""
+
+
+class DeadlineError(TransportError):
+    """The peer is connected and did not answer within the deadline."""
 
 
 class PrivacyBudgetExceededError(SecureFLError):

@@ -21,7 +21,7 @@ def drawn_tree() -> dict[str, tuple[str, str | None]]:
         depth, note = len(match["indent"]), match["note"]
         while path and path[-1][0] >= depth:
             path.pop()
-        tree[match["name"]] = (path[-1][1] if path else "Exception", note if note != "clients" else None)
+        tree[match["name"]] = (path[-1][1] if path else "Exception", None if note in ("clients", "party") else note)
         path.append((depth, match["name"]))
     return tree
 
@@ -60,3 +60,9 @@ def test_suspects_are_distinct_and_ascending() -> None:
 @pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
 def test_suspects_survive_copies(clone) -> None:
     assert clone(errors.FaultyClientError("x", [2, 1])).clients == (1, 2)
+
+
+@pytest.mark.parametrize("kind", [errors.FaultyPartyError, errors.LostPartyError])
+def test_the_party_survives_copies(kind) -> None:
+    assert copy.copy(kind("x", 2)).party == 2
+    assert pickle.loads(pickle.dumps(kind("x", 1))).party == 1
