@@ -37,6 +37,10 @@ class Label(Enum):
     LEDGER_ROW = b"securefl/v1/dp/ledger-row"
     PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
     COMPRESSION = b"securefl/v1/encoding/compression"
+    CKKS_KEY = b"securefl/v1/ckks/key"
+    CKKS_UNIFORM = b"securefl/v1/ckks/uniform"
+    CKKS_NOISE = b"securefl/v1/ckks/noise"
+    CKKS_SIGNATURE = b"securefl/v1/ckks/signature"
     SPLIT_CONTEXT = b"securefl/v1/split/context"
     SPLIT_HANDOVER = b"securefl/v1/split/handover"
 
