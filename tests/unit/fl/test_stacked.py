@@ -11,8 +11,8 @@ from torch import nn
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl import models
 from securefl.fl.data import Dataset, from_arrays
-from securefl.fl.seeds import SeedTree
 from securefl.fl.engine import LocalTask, SequentialEngine
+from securefl.fl.seeds import SeedTree
 from securefl.fl.stacked import StackedEngine, layers_stack, worth_stacking
 from securefl.fl.training import ExampleNoise, GradientTerms, LocalResult, LocalTraining, torch_threads
 from securefl.types import ClientId, Tensors
