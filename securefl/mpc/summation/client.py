@@ -96,7 +96,7 @@ class SharedClient(Machine):
         return [NeedInput()] if self._packed is None else self._share()
 
     def _share(self) -> Sequence[Event]:
-        """Words x = (x − stream(k)) + stream(k): the first server gets the difference, the second one k. SPEC §5.2."""
+        """Words x = (x − stream(k)) + stream(k); the second server gets k. SPEC shared §5.2."""
         params, words, key = self._params, self._packed, self._key
         if words is None or key is None:  # pragma: no cover - both states are checked by the callers
             raise LocalProtocolError("there is nothing to share yet")

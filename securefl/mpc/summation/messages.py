@@ -1,7 +1,7 @@
 """The messages of the shared sum: one frozen dataclass each, with its length. SPEC: protocols/shared/SPEC.md §6.
 
 Legend: K public-key bytes of the suite, S bytes of a sealed seed, W words of the packed vector, m clients in a list.
-Lengths are of the body; a frame adds 72 bytes (wire SPEC §2).
+Lengths are of the body; a frame adds 72 bytes (wire SPEC shared §2).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _ids(ids: Sequence[int], params: Params) -> tuple[ClientId, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SumRequest:
-    """First server → second server: whose shares to sum, with their sealed seeds. 4 + m (4 + S) bytes. SPEC §6.5."""
+    """First → second server: whose shares to sum, with their sealed seeds. 4 + m (4 + S) bytes. SPEC shared §6."""
 
     boxes: Mapping[ClientId, bytes] = field(repr=False)
 
@@ -101,7 +101,7 @@ class SumRequest:
 
 @dataclass(frozen=True, slots=True)
 class Blamed:
-    """Second server → first server: whose seals do not open; there is no sum. 4 + 4 m bytes. SPEC §6.7."""
+    """Second server → first server: whose seals do not open; there is no sum. 4 + 4 m bytes. SPEC shared §6."""
 
     clients: tuple[ClientId, ...]
 

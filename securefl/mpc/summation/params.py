@@ -53,7 +53,7 @@ class Params:
 
     @cached_property
     def context_hash(self) -> bytes:
-        """32 bytes over every field: it enters every key and every frame. SPEC §3."""
+        """32 bytes over every field: it enters every key and every frame. SPEC shared §3."""
         context = self.context
         return tuple_hash(
             Label.CONTEXT,
@@ -86,10 +86,10 @@ class Params:
         return self.suite.sealed_bytes(SEED_BYTES)
 
     def share_key(self, client: ClientId, seed: bytes) -> bytes:
-        """16 bytes: the AES key whose stream is the second server's share of this client's vector. SPEC §4.1."""
+        """16 bytes: the AES key whose stream is the second server's share of this client's vector. SPEC shared §4.1."""
         fields = (self.context_hash, client.to_bytes(4, "big"))
         return derive(seed, Label.SHARE_STREAM, *fields, length=KEY_BYTES)
 
     def box_info(self, client: ClientId) -> bytes:
-        """What a client's sealed seed is bound to. SPEC §4.2."""
+        """What a client's sealed seed is bound to. SPEC shared §4.2."""
         return info_bytes(Label.SHARE_BOX, self.context_hash, client.to_bytes(4, "big"))

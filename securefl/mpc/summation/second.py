@@ -70,7 +70,7 @@ class SecondServer(Machine):
         self._key: PrivateKey | None = None
 
     def start(self) -> Sequence[Event]:
-        """Draw this session's key pair and advertise it. SPEC §5.1."""
+        """Draw this session's key pair and advertise it. SPEC shared §5.1."""
         self._advance("start")
         self._key, public = key_pair(self._params.suite, self._entropy.token(32))
         return [self._send(Kind.ADVERTISE_KEY, public.raw)]
@@ -79,7 +79,7 @@ class SecondServer(Machine):
         raise LocalProtocolError("the second server gives no input")
 
     def receive(self, frame: Buffer) -> Sequence[Event]:
-        """Answer the one request. SPEC §5.4.
+        """Answer the one request. SPEC shared §5.4.
 
         Raises :class:`DecodeError` for bytes that are not a message of this session, and :class:`FaultyServerError` for
         a second request. A request over too few clients ends the session without an answer.
