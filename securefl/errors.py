@@ -13,6 +13,10 @@
     │   ├── HeadroomError                 a sum left lanes that were chosen narrower than every possible sum
     │   └── TooFewClientsError            fewer clients than the threshold are left
     ├── AuthenticationError               a tag, seal or signature does not verify
+    │   └── CertificateError              a certificate was refused: missing, foreign, expired, of another party
+    ├── TransportError                    a connection between parties failed
+    │   ├── PeerLostError(party)          the peer's process or connection ended
+    │   └── DeadlineError(party)          the peer did not answer in time
     ├── PrivacyBudgetExceededError        the privacy budget does not allow this release
     ├── UnsupportedEventError             the accountant does not know this mechanism
     └── MissingExtraError(ImportError)    an optional dependency is not installed
@@ -26,7 +30,9 @@ from collections.abc import Iterable
 
 __all__ = [
     "AuthenticationError",
+    "CertificateError",
     "ConfigurationError",
+    "DeadlineError",
     "DecodeError",
     "FaultyClientError",
     "FaultyPartyError",
@@ -36,10 +42,12 @@ __all__ = [
     "LocalProtocolError",
     "LostPartyError",
     "MissingExtraError",
+    "PeerLostError",
     "PrivacyBudgetExceededError",
     "ProtocolError",
     "SecureFLError",
     "TooFewClientsError",
+    "TransportError",
     "UnsupportedEventError",
 ]
 
@@ -110,6 +118,26 @@ class TooFewClientsError(ProtocolError):
 
 class AuthenticationError(SecureFLError):
     """A seal, tag, digest or signature does not verify."""
+
+
+class CertificateError(AuthenticationError):
+    """A certificate was refused, here or at the peer: missing, foreign, expired, or not that of the party expected."""
+
+
+class TransportError(SecureFLError):
+    """A connection between two parties failed. ``party``: the peer's name, or an empty string when it is unknown."""
+
+    def __init__(self, message: str, party: str = "") -> None:
+        super().__init__(message)
+        self.party = party
+
+
+class PeerLostError(TransportError):
+    """The peer's process or its connection ended, or the peer ended the session."""
+
+
+class DeadlineError(TransportError):
+    """The peer is connected and did not answer within the deadline."""
 
 
 class PrivacyBudgetExceededError(SecureFLError):

@@ -81,9 +81,9 @@ def radix_unpack(packed: list[int], dimension: int, max_value: int, window: int,
 # ---- SPEC §4 public randomness -------------------------------------------------------------------------------------
 
 
-def derive(secret: bytes, label: str, *fields: bytes) -> bytes:
+def derive(secret: bytes, label: str, *fields: bytes, length: int = 16) -> bytes:
     info = b"".join(len(part).to_bytes(4, "big") + part for part in (label.encode(), *fields))
-    return HKDF(secret, 16, b"\0" * 32, SHA256, context=info)
+    return HKDF(secret, length, b"\0" * 32, SHA256, context=info)
 
 
 def stream(key: bytes, length: int) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import compression_ref as ref
+import payload_ref
 
 SEED = hashlib.sha256(b"protocols/compression").digest()
 SECRET = hashlib.sha256(b"protocols/compression rounding").digest()
@@ -19,6 +20,7 @@ def files() -> dict[str, dict[str, Any]]:
         "vectors/coders.json": coders(),
         "vectors/tail.json": tail(),
         "vectors/weights.json": weights(),
+        "vectors/payload.json": payload(),
     }
 
 
@@ -46,6 +48,8 @@ BASES = {
     "one-level": "rotation.json#ternary",
     "none": "coders.json#tenth",
     "too-many": "coders.json#tenth",
+    "unweighted-client": "payload.json#chain",
+    "sum-outside-the-window": "payload.json#chain",
     "weight-zero": "tail.json#plain",
     "weight-beyond": "tail.json#plain",
 }
@@ -246,4 +250,77 @@ def weights() -> dict[str, Any]:
         "spec": "protocols/compression/SPEC.md §9",
         "description": "weights: the bytes of a tensor of one row with these float32 values.",
         "groups": [group("weights", tests)],
+    }
+
+
+def payload() -> dict[str, Any]:
+    windows = []
+    for name, clients, levels, mean_square, sum_square in (
+        ("even", 20, 3, 1e-4, 2e-3),
+        ("odd", 20, 4, 1e-4, 2e-3),
+        ("exact-is-narrower", 3, 3, 1.0, 50.0),
+        ("one-client", 1, 15, 0.25, 0.25),
+        ("aligned-clients", 100, 15, 1e-6, 1e-2),
+    ):
+        given = {"clients": clients, "levels": levels, "clip_multiple": (3.0).hex()}
+        given |= {"mean_square": mean_square.hex(), "sum_square": sum_square.hex()}
+        found = payload_ref.window(clients, levels, 3.0, mean_square, sum_square)
+        windows.append(test(name, "", given, lambda found=found: found))
+    sums = []
+    chain = {"clients": 20, "size": 60, "kept": 24, "levels": 3, "spread": 0.125}
+    for name, comment, shape in (
+        ("rotated", "no linear coder", {"clients": 3, "size": 40, "kept": None, "levels": 3, "spread": 1.0}),
+        ("chain", "random_k, then the rotated grid in narrow lanes", chain),
+        (
+            "pruned-chain",
+            "a mask, random_k of what it leaves, then fifteen levels",
+            {"clients": 3, "size": 90, "kept": 40, "levels": 15, "spread": 1.0, "mask": True},
+        ),
+        ("unweighted-client", "", chain | {"weights": [0] + [64] * 19}),
+        (
+            "sum-outside-the-window",
+            "all clients alike, in a window for unlike ones",
+            chain | {"alike": True, "weights": [256] * 20},
+        ),
+    ):
+        clients, size = shape["clients"], shape["size"]
+        rows = [[float(v) for v in numbers(size, 40, f"{name} {client}")] for client in range(clients)]
+        if "alike" in shape:
+            rows = [rows[0]] * clients
+        case: dict[str, Any] = {
+            "updates": rows,
+            "weights": shape.get("weights", [64 << client % 3 for client in range(clients)]),
+            "max_weight": 256,
+            "levels": shape["levels"],
+            "clip_multiple": 3.0,
+            "mean_square": 240.0,
+            "sum_square": 240.0 * clients * shape["spread"],
+            "kept": shape["kept"],
+            "mask": [v % 3 != 0 for v in numbers(size, 500, f"mask {name}")] if "mask" in shape else None,
+        }
+        secrets = [hashlib.sha256(f"{name} {client}".encode()).digest() for client in range(clients)]
+        given = {k: v.hex() if isinstance(v, float) else v for k, v in case.items()}
+        given |= {"updates": [list(map(int, row)) for row in rows], "secrets": [s.hex() for s in secrets]}
+        case["secrets"] = secrets
+        sums.append(test(name, comment, given, lambda case=case: payload_ref.payload(case, SEED, 5)))
+    factors = []
+    for name, height, columns, rank in (("one", 4, 6, 1), ("two", 7, 9, 2)):
+        updates = [
+            [[float(v) for v in numbers(columns, 9, f"powersgd {name} {client} {row}")] for row in range(height)]
+            for client in range(3)
+        ]
+        made = payload_ref.powersgd(updates, rank, SEED, 1)
+        result = {key: [floats(row) for row in matrix] for key, matrix in made.items()}
+        given = {"rank": rank, "round": 1, "updates": [[list(map(int, r)) for r in m] for m in updates]}
+        factors.append(test(f"rank-{name}", "", given, lambda result=result: result))
+    return {
+        "spec": "protocols/compression/SPEC.md §7",
+        "description": "window: of automatic width. payload: every client's integers of one sum in round 5 (values, "
+        "then tail), the words of the values' total, and what it decodes to: mean of the update, weight, next mean "
+        "square. powersgd: the means of both sums and the estimate, all within 1e-5 of the largest.",
+        "groups": [
+            group("window", windows),
+            group("payload", sums, seed=SEED.hex(), round=5),
+            group("powersgd", factors, seed=SEED.hex()),
+        ],
     }

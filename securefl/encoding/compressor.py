@@ -115,6 +115,10 @@ class Grid(Protocol):
         """The sum of ``count`` clients' values from the sum of their integers."""
         ...
 
+    def decode_over(self, total: IntegerVector, count: int) -> Update:
+        """:meth:`decode` within the memory of ``total``, which is lost: one model-sized buffer less."""
+        ...
+
     def noise(self, scale: Scale) -> float:
         """Variance that rounding adds to one value of one client, an upper bound."""
         ...

@@ -16,17 +16,17 @@ entry, block (SPEC: protocols/compression/SPEC.md §5).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from securefl.encoding.public import bits
+from securefl.primitives.prg import Keystream
 from securefl.types import Update
 
-__all__ = ["LARGEST_BLOCK", "Rotation", "block_length"]
+__all__ = ["LARGEST_BLOCK", "Block", "Rotation", "block_length"]
 
 LARGEST_BLOCK: Final = 1024
 _GROUP: Final = 64
@@ -79,42 +79,83 @@ class Rotation:
             yield slice(start, min(start + width, self.blocks)), start * self.block
 
     def forward(self, flat: Update) -> Iterator[tuple[slice, int, Block]]:
-        """``y`` group by group: float32[B, columns], with its columns and its place in the order of the work."""
+        """``y`` group by group: float32[B, columns], with its columns and its place in the order of the work.
+
+        ``y`` may be changed; it lives until the next group is asked for, in the same memory.
+        """
         whole, rest = divmod(self.size, self.blocks)
         table = flat[: whole * self.blocks].reshape(whole, self.blocks)
+        work = _Work(self)
         for columns, place in self.groups():
-            piece = np.zeros((self.block, columns.stop - columns.start), dtype=np.float32)
+            piece = work.block(columns)
             piece[:whole] = table[:, columns]
+            piece[whole:] = 0
             if rest > columns.start:
                 last = flat[whole * self.blocks + columns.start : whole * self.blocks + min(rest, columns.stop)]
                 piece[whole, : last.size] = last
-            piece *= self._signs(place, piece.size).reshape(piece.shape)
-            yield columns, place, self._transform(piece)
+            work.negate(piece)
+            work.transform(piece)
+            yield columns, place, piece
 
-    def backward(self, columns: slice, place: int, y: Block, out: Update) -> None:
-        """Write ``H_B^T``-transformed, sign-restored values of one group into ``out`` [size]; B times the inverse."""
+    def backward(self, source: Callable[[slice, Block], object], out: Update, factor: np.float32) -> None:
+        """Write ``factor`` times B times the inverse of ``y`` to ``out``, float32[size], contiguous or not.
+
+        ``source(columns, block)``: writes the group's ``y`` to ``block``, float32[B, columns]. A group's values go
+        to the same places of a table [B, N] as its ``y`` came from, after these were read.
+        """
         whole, rest = divmod(self.size, self.blocks)
-        x = self._transform(y)
-        x *= self._signs(place, x.size).reshape(x.shape)
-        out[: whole * self.blocks].reshape(whole, self.blocks)[:, columns] = x[:whole]
-        if rest > columns.start:
-            last = out[whole * self.blocks + columns.start : whole * self.blocks + min(rest, columns.stop)]
-            last[...] = x[whole, : last.size]
+        table = out[: whole * self.blocks].reshape(whole, self.blocks)
+        work = _Work(self)
+        for columns, _ in self.groups():
+            piece = work.block(columns)
+            source(columns, piece)
+            work.transform(piece)
+            piece *= factor
+            work.negate(piece)
+            table[:, columns] = piece[:whole]
+            if rest > columns.start:
+                last = out[whole * self.blocks + columns.start : whole * self.blocks + min(rest, columns.stop)]
+                last[...] = piece[whole, : last.size]
 
-    def _signs(self, place: int, count: int) -> NDArray[np.float32]:
-        signs = bits(self.key, place, count).astype(np.float32)
-        signs *= -2.0
-        signs += 1.0
-        return signs
 
-    def _transform(self, x: Block) -> Block:
-        """H_B x over the rows of float32[B, columns]; symmetric, so it is its own transpose."""
-        power = self.block.bit_length() - 1
-        outer, inner = 1 << (power - power // 2), 1 << (power // 2)
-        y = np.matmul(_MATRICES[outer], x.reshape(outer, -1)).reshape(outer, inner, -1)
-        y = np.matmul(_MATRICES[inner], y)
-        result: Block = y.reshape(x.shape)
-        return result
+class _Work:
+    """Buffers of one group, which stay in the cache, and the sign stream, read in the order of the work."""
+
+    def __init__(self, rotation: Rotation) -> None:
+        power = rotation.block.bit_length() - 1
+        self._outer, self._inner = 1 << (power - power // 2), 1 << (power // 2)
+        widest = min(rotation.blocks, max(_GROUP, _WORK // rotation.block)) * rotation.block
+        self._rows = rotation.block
+        self._signs = Keystream(rotation.key)
+        self._one, self._two = np.empty(widest, dtype=np.float32), np.empty(widest, dtype=np.float32)
+
+    def block(self, columns: slice) -> Block:
+        """float32[B, columns], the same memory every time."""
+        width = columns.stop - columns.start
+        return self._one[: self._rows * width].reshape(self._rows, width)
+
+    def negate(self, x: Block) -> None:
+        """Multiply by the next ``x.size`` signs of the stream."""
+        words = np.empty(-(-x.size // 64), dtype="<u8")
+        self._signs.fill(words)
+        signs = self._two[: x.size]
+        if x.size % 8:
+            signs[...] = _SIGNS.take(words.view(np.uint8), axis=0).reshape(-1)[: x.size]
+        else:
+            octets = words.view(np.uint8)[: x.size // 8]
+            _SIGNS.take(octets, axis=0, out=signs.reshape(-1, 8), mode="clip")  # "raise" would buffer the output
+        x *= signs.reshape(x.shape)
+
+    def transform(self, x: Block) -> None:
+        """H_B x over the rows, in place; symmetric, so it is its own transpose."""
+        between = self._two[: x.size]
+        np.matmul(_MATRICES[self._outer], x.reshape(self._outer, -1), out=between.reshape(self._outer, -1))
+        shape = (self._outer, self._inner, -1)
+        np.matmul(_MATRICES[self._inner], between.reshape(shape), out=x.reshape(shape))
 
 
 _MATRICES: Final = {1 << p: _sylvester(1 << p) for p in range(6)}
+#: The signs of eight values by the octet of the stream that holds their bits, lowest first.
+_SIGNS: Final = 1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(
+    np.float32
+)

@@ -42,6 +42,9 @@ class FixedGrid:
     def decode(self, total: IntegerVector, count: int) -> Update:
         return self.grid.decode(total, count)
 
+    def decode_over(self, total: IntegerVector, count: int) -> Update:
+        return self.grid.decode_over(total, count)
+
     def noise(self, scale: Scale) -> float:
         return self.grid.step**2 / 4
 
@@ -89,8 +92,8 @@ class Payload:
         self._tail.encode(weight, energy, out[:count], out[count:])
         return Quantized(out, clipped)
 
-    def decode(self, total: IntegerVector, count: int) -> Decoded:
-        """The mean over ``count`` clients.
+    def decode(self, total: IntegerVector, count: int, *, in_place: bool = False) -> Decoded:
+        """The mean over ``count`` clients. ``in_place``: the mean takes the memory of ``total``, which is lost.
 
         Raises :class:`HeadroomError` when a sum left the narrow window, :class:`TooFewClientsError` without weight.
         """
@@ -100,7 +103,7 @@ class Payload:
             raise HeadroomError("a sum left the window of its narrow lanes: nothing of this round can be used")
         if weight < 1:
             raise TooFewClientsError("the survivors' weights sum to zero: there is no mean")
-        sums = self.grid.decode(total[:size], count)
+        sums = (self.grid.decode_over if in_place else self.grid.decode)(total[:size], count)
         mean_square = energy / count * self.reference
         square = float(np.dot(sums, sums)) / sums.size
         # rounding noise is in the decoded sum, and will be added anew to the next

@@ -88,8 +88,7 @@ class _Projection:
         rotated *= self._norm
         table = rotated.reshape(self.rotation.block, self.rotation.blocks)
         flat = np.empty(self.rotation.size, dtype=np.float32)
-        for columns, place in self.rotation.groups():
-            self.rotation.backward(columns, place, np.ascontiguousarray(table[:, columns]), flat)
+        self.rotation.backward(lambda columns, block: np.copyto(block, table[:, columns]), flat, np.float32(1))
         return flat
 
     def state(self) -> Sequence[NDArray[np.float32]]:

@@ -109,6 +109,8 @@ class FixedPoint:
             raise InvalidInputError(f"the rounding seed must have at least {SEED_BYTES} secret bytes, got {len(seed)}")
         if not 0 < scale <= 1:
             raise InvalidInputError(f"the scale must be above 0 and at most 1, got {scale}")
+        if out is not None and (out.dtype != np.uint64 or out.shape != update.shape):
+            raise InvalidInputError(f"out must be uint64 of shape {update.shape}, got {out.dtype} of shape {out.shape}")
         beyond = largest > self.clip_range
         if beyond and not clip:
             raise InvalidInputError(
@@ -142,7 +144,12 @@ class FixedPoint:
 
     def decode(self, total: IntegerVector, count: int) -> NDArray[np.float64]:
         """float64[d]: the sum of ``count`` clients' scaled values from the sum of their integers."""
-        centred = total.astype(np.int64)
+        return self.decode_over(total.copy(), count)
+
+    def decode_over(self, total: IntegerVector, count: int) -> NDArray[np.float64]:
+        """:meth:`decode` within the memory of ``total``, which is lost."""
+        centred = total.view(np.int64)
         centred -= count * self.half
-        decoded: NDArray[np.float64] = np.multiply(centred, self.step, dtype=np.float64)
+        decoded: NDArray[np.float64] = total.view(np.float64)
+        np.multiply(centred, self.step, out=decoded)
         return decoded

@@ -21,13 +21,13 @@ from typing import Final, Literal
 import numpy as np
 
 from securefl.encoding.compressor import Scale
-from securefl.encoding.hadamard import Rotation
+from securefl.encoding.hadamard import Block, Rotation
 from securefl.encoding.public import PublicRandomness
 from securefl.encoding.radix import widest_window
 from securefl.errors import ConfigurationError
 from securefl.machine import Segment
 from securefl.primitives.kdf import Label, derive
-from securefl.primitives.prg import KEY_BYTES, stream_words
+from securefl.primitives.prg import KEY_BYTES, Keystream
 from securefl.types import IntegerVector, Update
 
 __all__ = ["RotatedGrid", "RotatedQuantizer"]
@@ -35,6 +35,10 @@ __all__ = ["RotatedGrid", "RotatedQuantizer"]
 MAX_LEVELS: Final = 255
 #: Twice a sum has to be exact in float32.
 MAX_SUM: Final = 2**23
+#: One unit of the 16 random bits of a rounding.
+_UNIT: Final = np.float32(2.0**-16)
+#: Values that move at a time.
+_MOVE: Final = 1 << 16
 #: Half the window in standard deviations of the sum: 2e-9 per value for a Gaussian.
 WINDOW: Final = 6.0
 
@@ -114,40 +118,51 @@ class RotatedGrid:
         return Segment(self.rotation.padded, self.largest, self.window)
 
     def encode(self, values: Update, *, seed: bytes, out: IntegerVector) -> int:
-        """uint64[padded] into ``out``; see the module. Two buffers of one group of blocks are made."""
-        key = derive(seed, Label.ROUNDING_STREAM, b"rotated", length=KEY_BYTES)
+        """uint64[padded] into ``out``; see the module. Only buffers of one group of blocks are made."""
+        stream = Keystream(derive(seed, Label.ROUNDING_STREAM, b"rotated", length=KEY_BYTES))
         factor = np.float32(1 / (math.sqrt(self.rotation.block) * self.step))
-        half = np.float32(self.largest / 2)
+        half, largest = np.float32(self.largest / 2), np.float32(self.largest)
         table = out.reshape(self.rotation.block, self.rotation.blocks)
         clipped = 0
-        for columns, place, y in self.rotation.forward(values):
+        for columns, _, y in self.rotation.forward(values):
             y *= factor
             if max(float(y.max()), -float(y.min())) > half:
-                clipped += int(np.count_nonzero(np.abs(y) > half))
+                clipped += int(np.count_nonzero(y > half)) + int(np.count_nonzero(y < -half))
                 np.clip(y, -half, half, out=y)
             words = np.empty(-(-y.size // 4), dtype="<u8")
-            stream_words(key, place // 4, words)  # 16 random bits per value
-            u = words.view("<u2")[: y.size].reshape(y.shape).astype(np.float32)
-            u += np.float32(0.5)
-            u *= np.float32(2.0**-16)
-            u += half
+            stream.fill(words)  # 16 random bits per value
+            u = np.multiply(words.view("<u2")[: y.size].reshape(y.shape), _UNIT, dtype=np.float32)
+            u += half + _UNIT / 2  # r/2^16 and its half unit are exact: one rounding, as in r + 1/2 first
             y += u
-            np.minimum(y, np.float32(self.largest), out=y)
+            np.minimum(y, largest, out=y)
             table[:, columns] = y.astype(np.uint8)
         return clipped
 
     def decode(self, total: IntegerVector, count: int) -> Update:
         """float32[m]: the sum of ``count`` clients' values. Exact integers up to 2^24 before the last product."""
         out = np.empty(self.rotation.size, dtype=np.float32)
-        table = total.reshape(self.rotation.block, self.rotation.blocks)
-        middle = np.float32(count * self.largest)
-        for columns, place in self.rotation.groups():
-            centred = table[:, columns].astype(np.float32)  # sums below 2^24: exact
-            centred *= 2
-            centred -= middle
-            self.rotation.backward(columns, place, centred, out)
-        out *= np.float32(self.step / (2 * math.sqrt(self.rotation.block)))
+        self._decode(total, count, out)
         return out
+
+    def decode_over(self, total: IntegerVector, count: int) -> Update:
+        """As :meth:`decode`: a group's values go where its integers were, and then all move together."""
+        floats = total.view(np.float32)
+        self._decode(total, count, floats[: 2 * self.rotation.size : 2])
+        for start in range(0, self.rotation.size, _MOVE):  # forwards: nothing is overwritten before it was read
+            stop = min(self.rotation.size, start + _MOVE)
+            floats[start:stop] = floats[2 * start : 2 * stop : 2]
+        return floats[: self.rotation.size]
+
+    def _decode(self, total: IntegerVector, count: int, out: Update) -> None:
+        table = total.view(np.int64).reshape(self.rotation.block, self.rotation.blocks)  # faster to convert
+        middle = np.float32(count * self.largest)
+
+        def centred(columns: slice, block: Block) -> None:
+            np.copyto(block, table[:, columns], casting="unsafe")  # sums below 2^23: exact, also doubled
+            np.multiply(block, np.float32(2), out=block)
+            np.subtract(block, middle, out=block)
+
+        self.rotation.backward(centred, out, np.float32(self.step / (2 * math.sqrt(self.rotation.block))))
 
     def noise(self, scale: Scale) -> float:
         return _noise(self.step, self.largest, scale.mean_square)

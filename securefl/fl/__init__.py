@@ -7,6 +7,11 @@
     partition    who holds which examples: IID, shards, Dirichlet
     models       small bundled models; a module's parameters as named arrays, their hash
     training     one client's local training, evaluation [torch]
+    workload     model, data and who holds which rows [torch]
+    engine       who trains the clients of a round: one after the other [torch]
+    algorithms   what a client computes, and what of it enters the sum: FedAvg, FedProx [torch]
+    server_optimizer   the server's step: averaging, momentum, Adam, Yogi
+    cohort       who is invited to a round
     checkpoint   save and resume a run, bit for bit
     fedavg       the round loop of federated averaging
     protections  protections by the names users type
@@ -34,8 +39,6 @@ if TYPE_CHECKING:
     from securefl.fl.config import Config as Config
     from securefl.fl.data import Dataset as Dataset
     from securefl.fl.fedavg import FedAvg as FedAvg
-    from securefl.fl.fedavg import Workload as Workload
-    from securefl.fl.fedavg import prepare as prepare
     from securefl.fl.interfaces import Aggregate as Aggregate
     from securefl.fl.interfaces import Aggregator as Aggregator
     from securefl.fl.interfaces import Contribution as Contribution
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from securefl.fl.interfaces import ServerView as ServerView
     from securefl.fl.seeds import SeedTree as SeedTree
     from securefl.fl.training import LocalTraining as LocalTraining
+    from securefl.fl.workload import Workload as Workload
+    from securefl.fl.workload import prepare as prepare
 
 #: Public name -> the module that defines it.
 _HOME = {
@@ -60,8 +65,8 @@ _HOME = {
     "RunResult": "interfaces",
     "SeedTree": "seeds",
     "ServerView": "interfaces",
-    "Workload": "fedavg",
-    "prepare": "fedavg",
+    "Workload": "workload",
+    "prepare": "workload",
 }
 
 __all__ = [

@@ -3,8 +3,10 @@
     w <- w + eta * sum_i n_i * Delta_i / sum_i n_i
 
 over the clients i that survive the round: n_i examples, update Delta_i = w_i - w after local training.
-[McMahan et al. 2017, Algorithm 1]; the server learning rate eta is [Reddi et al. 2021, Algorithm 1] with plain SGD on
-the server. The weighted mean is the aggregator's; the loop sees nothing of a client but what the aggregator returns.
+[McMahan et al. 2017, Algorithm 1]. The parts of a round are objects of their own: what clients are asked for
+(:mod:`securefl.fl.algorithms`), who computes it (:mod:`securefl.fl.engine`), the protected sum (the aggregator) and
+the server's step (:mod:`securefl.fl.server_optimizer`). The loop sees nothing of a client but what the aggregator
+returns.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -32,9 +34,11 @@ from securefl.errors import (
     TooFewClientsError,
 )
 from securefl.fl import checkpoint as checkpoints
-from securefl.fl import data, models, partition, training
+from securefl.fl import models
+from securefl.fl.algorithms import Averaging, LocalAlgorithm
 from securefl.fl.checkpoint import RunState
-from securefl.fl.data import Dataset
+from securefl.fl.cohort import Cohort
+from securefl.fl.engine import Engine, SequentialEngine
 from securefl.fl.interfaces import (
     Aggregate,
     Aggregator,
@@ -45,59 +49,18 @@ from securefl.fl.interfaces import (
     ServerView,
     Stateful,
 )
+from securefl.fl.learning import algorithm_of, cohort_of, server_of
 from securefl.fl.seeds import SeedTree
-from securefl.fl.training import LocalTraining
+from securefl.fl.server_optimizer import AveragingServer, ServerOptimizer
+from securefl.fl.training import Evaluation, LocalTraining, check_fits, evaluate, torch_threads
+from securefl.fl.workload import Workload, check, local_training
 from securefl.types import ClientId, Tensors
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from securefl.fl.config import Config
     from securefl.fl.pruning import Pruning
 
-__all__ = ["FedAvg", "Workload", "local_training", "prepare"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Workload:
-    """What is trained on what, without the protection: made by :func:`prepare` or by hand.
-
-    ``model``: maps an example of ``train`` to ``train.classes`` scores. ``rows``: the rows of ``train`` per client;
-    the first client has id 1.
-    """
-
-    model: nn.Module = dataclasses.field(repr=False)
-    train: Dataset
-    test: Dataset
-    rows: Sequence[NDArray[np.int64]] = dataclasses.field(repr=False)
-
-    @property
-    def weights(self) -> dict[ClientId, int]:
-        """Examples per client, by ascending id. The simulation knows them; a server does not."""
-        return {ClientId(i): len(rows) for i, rows in enumerate(self.rows, start=1)}
-
-
-def prepare(config: Config) -> Workload:
-    """Dataset, partition and freshly initialised model of a configuration; equal seeds give equal workloads."""
-    seeds = SeedTree(config.data.seed)
-    train, test = data.load(config.data.dataset, seeds.child("data"))
-    rows = partition.partition(
-        config.data.partition, train.targets, config.data.clients, seeds.child("partition"), alpha=config.data.alpha
-    )
-    model = models.build(
-        config.model.name,
-        input_shape=train.input_shape,
-        classes=train.classes,
-        seeds=seeds.child("model"),
-        hidden=config.model.hidden,
-    )
-    return Workload(model, train, test, rows)
-
-
-def local_training(config: Config) -> LocalTraining:
-    """How the clients of ``config`` train."""
-    chosen = config.training
-    return LocalTraining(chosen.local_epochs, chosen.batch_size, chosen.learning_rate, chosen.optimizer)
+__all__ = ["FedAvg"]
 
 
 class FedAvg:
@@ -105,8 +68,9 @@ class FedAvg:
 
     ``workload``: model, data and who holds which rows. ``aggregator``: gives the weighted mean of the updates.
     ``settings``: local training. ``rounds``: >= 1. ``seed``: an integer or a node of a seed tree.
-    ``server_learning_rate``: eta > 0. ``sampling_probability``: Poisson-sampled cohorts, in (0, 1]; ``None``: all.
-    ``checkpoint``: a directory written after every round, or ``None``.
+    ``server_learning_rate``: eta > 0, of averaging; ``server``: another server step instead. ``cohort``: who is invited
+    to a round; default: all. ``algorithm``: what clients are asked for; default: their updates. ``engine``: who trains
+    them; default: one after the other. ``checkpoint``: a directory written after every round, or ``None``.
     ``config_digest``: bound into the checkpoint beside model, data and seed. ``threads``: torch threads; 1 is fastest
     for small models and makes results independent of the number of cores. ``pruning``: moves a public mask on before
     each round. ``download``: the format in which clients get the model; ``None``: float32.
@@ -124,7 +88,10 @@ class FedAvg:
         rounds: int,
         seed: int | SeedTree = 0,
         server_learning_rate: float = 1.0,
-        sampling_probability: float | None = None,
+        server: ServerOptimizer | None = None,
+        cohort: Cohort | None = None,
+        algorithm: LocalAlgorithm | None = None,
+        engine: Engine | None = None,
         checkpoint: Path | None = None,
         config_digest: str = "",
         threads: int = 1,
@@ -133,15 +100,14 @@ class FedAvg:
     ) -> None:
         if rounds < 1 or threads < 1:
             raise ConfigurationError(f"rounds and threads are at least 1, not {rounds} and {threads}")
-        if not 0 < server_learning_rate < np.inf:
-            raise ConfigurationError(f"server_learning_rate is a positive number, not {server_learning_rate}")
-        _check_rows(workload)
+        check(workload)
         self.workload = workload
         self.aggregator = aggregator
         self.settings = settings
         self.rounds = rounds
-        self.server_learning_rate = server_learning_rate
-        self.sampling_probability = sampling_probability
+        self.server = AveragingServer(server_learning_rate) if server is None else server
+        self.cohort = Cohort() if cohort is None else cohort
+        self.algorithm = Averaging() if algorithm is None else algorithm
         self.checkpoint = checkpoint
         self.config_digest = config_digest
         self.threads = threads
@@ -150,10 +116,11 @@ class FedAvg:
         self._seeds = seed if isinstance(seed, SeedTree) else SeedTree(seed)
         self._tensors = models.tensors_of(workload.model)
         self._module = copy.deepcopy(workload.model)  # the workspace; the caller's model stays as it is
-        training.check_fits(self._module, workload.train)
+        check_fits(self._module, workload.train)
+        self.engine = SequentialEngine(self._module, workload.train) if engine is None else engine
         self._initial_hash = self._hash = models.model_hash(self._tensors)
         self._records: list[RoundRecord] = []
-        self._evaluation: training.Evaluation | None = None
+        self._evaluation: Evaluation | None = None
         self._server_view: ServerView | None = None
         self._stopped: str | None = None
 
@@ -169,16 +136,17 @@ class FedAvg:
         pruning: Pruning | None = None,
     ) -> FedAvg:
         """The run that ``config`` describes, on ``prepare(config)`` and an aggregator made for it."""
-        chosen = config.training
         bits = config.compression.download_bits
+        settings = local_training(config) if training is None else training
         return cls(
             workload,
             aggregator,
-            local_training(config) if training is None else training,
-            rounds=chosen.rounds,
+            settings,
+            rounds=config.training.rounds,
             seed=config.data.seed,
-            server_learning_rate=chosen.server_learning_rate,
-            sampling_probability=config.privacy.sampling_probability if config.privacy else None,
+            server=server_of(config.training),
+            cohort=cohort_of(config),
+            algorithm=algorithm_of(config, workload, settings),
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
             pruning=pruning,
@@ -200,8 +168,9 @@ class FedAvg:
             "data": digest.hexdigest(),
             "model": self._initial_hash.hex(),
             "seed": self._seeds.child("fingerprint").bytes().hex(),
-            "server_learning_rate": self.server_learning_rate,
-            "sampling_probability": self.sampling_probability,
+            "server": self.server.describe(),
+            "cohort": dataclasses.asdict(self.cohort),
+            "algorithm": self.algorithm.describe(),
             "threads": self.threads,
             "pruning": dataclasses.asdict(self.pruning.schedule) if self.pruning is not None else None,
             "download": dataclasses.asdict(self.download) if self.download is not None else None,
@@ -210,16 +179,8 @@ class FedAvg:
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode("utf-8")).hexdigest()
 
     def select(self, round: int) -> Collection[ClientId]:
-        """The clients invited to ``round``: all, or each by its own coin of ``sampling_probability``.
-
-        In a simulation the coins come from the seed tree, so that a run can be repeated; a deployment draws them from
-        the operating system (securefl.dp.cohort), since amplification rests on nobody knowing them.
-        """
-        everyone = self.workload.weights.keys()
-        if self.sampling_probability is None:
-            return everyone
-        coins = self._seeds.child("cohort", round).numpy().random(len(everyone))
-        return [client for client, coin in zip(everyone, coins, strict=True) if coin < self.sampling_probability]
+        """The clients invited to ``round``."""
+        return self.cohort.select(round, list(self.workload.weights), self._seeds)
 
     def resume(self) -> int:
         """Take up the checkpoint, if there is one; returns the rounds done. The result is that of an unbroken run.
@@ -238,7 +199,8 @@ class FedAvg:
             models.load_tensors(self._module, state.tensors)  # same names and shapes, or InvalidInputError
             self._tensors, self._records = state.tensors, list(state.records)
             self._hash = models.model_hash(self._tensors)
-            self._restore(state.state)
+            for part in self._stateful:
+                part.restore(state.state)
         return len(self._records)
 
     def run(self) -> RunResult:
@@ -254,7 +216,7 @@ class FedAvg:
         """
         while len(self._records) < self.rounds and self._stopped is None:
             try:
-                with training.torch_threads(self.threads):
+                with torch_threads(self.threads):
                     record = self._run_round(len(self._records) + 1)
             except PrivacyBudgetExceededError as error:
                 if not self._records:
@@ -282,11 +244,12 @@ class FedAvg:
         received, model_bytes = self._tensors, sum(value.nbytes for value in self._tensors.values())
         if self.download is not None:
             received, model_bytes = self.download.round_trip(self._tensors)
-        contributions = self._train_clients(round, received)
+        contributions = self._contributions(round, received)
         try:
             aggregate = self.aggregator.aggregate(round, self._hash, contributions)
         except (TooFewClientsError, LostRoundError, HeadroomError) as error:
             failed = f"{type(error).__name__}: {error}"
+            self.algorithm.failed()
         invited = frozenset(contributions)
         del contributions  # the largest thing in memory: one update per client
         if aggregate is not None:
@@ -294,7 +257,7 @@ class FedAvg:
                 raise InvalidInputError("the aggregator names survivors that were not invited, or none")
             self._apply(aggregate)
         if self._evaluation is None:
-            self._evaluation = training.evaluate(self._module, self._tensors, self.workload.test)
+            self._evaluation = evaluate(self._module, self._tensors, self.workload.test)
         return RoundRecord(
             round=round,
             accuracy=self._evaluation.accuracy,
@@ -319,71 +282,40 @@ class FedAvg:
             self._hash = models.model_hash(self._tensors)
             self._evaluation = None
 
+    @property
+    def _stateful(self) -> list[Stateful]:
+        """Who keeps arrays between rounds; each names them by a prefix of its own."""
+        parts = (self.aggregator, self.server, self.algorithm, self.pruning)
+        return [part for part in parts if isinstance(part, Stateful)]
+
     def _state(self) -> dict[str, NDArray[np.generic]]:
         """Arrays beside the model that the next round depends on."""
-        state = self.aggregator.state() if isinstance(self.aggregator, Stateful) else {}
-        if self.pruning is not None and self.pruning.mask is not None:
-            state |= {f"mask {name}": part for name, part in self.pruning.mask.items()}
-        return state
+        return {name: value for part in self._stateful for name, value in part.state().items()}
 
-    def _restore(self, saved: Mapping[str, NDArray[np.generic]]) -> None:
-        if isinstance(self.aggregator, Stateful):
-            self.aggregator.restore(saved)
-        if self.pruning is not None:
-            self.pruning.mask = {
-                name.removeprefix("mask "): np.asarray(part, dtype=np.bool_)
-                for name, part in saved.items()
-                if name.startswith("mask ")
-            }
-
-    def _train_clients(self, round: int, tensors: Tensors) -> dict[ClientId, Contribution]:
-        contributions: dict[ClientId, Contribution] = {}
-        for client in self.select(round):
-            seeds = self._seeds.child("client", client, "round", round)
-            rows = self.workload.rows[client - 1]
-            local = training.train(
-                self._module,
-                tensors,
-                self.workload.train,
-                rows,
-                self.settings,
-                seeds.child("training"),
-                client=client,
-                round=round,
+    def _contributions(self, round: int, tensors: Tensors) -> dict[ClientId, Contribution]:
+        """What the clients of ``round`` give, by ascending id whatever the order of training: a floating-point sum
+        depends on the order of its terms.
+        """
+        tasks = self.algorithm.tasks(round, tensors, list(self.select(round)), self.workload, self._seeds)
+        results = self.engine.train(round, tasks, self.settings)
+        return {
+            client: Contribution(
+                self.algorithm.sent(results[client], client),
+                results[client].weight,
+                self._seeds.child("client", client, "round", round, "rounding").bytes(32),
             )
-            contributions[client] = Contribution(local.update, local.weight, seeds.child("rounding").bytes(32))
-        # Ascending ids whatever the order of training: a floating-point sum depends on the order of its terms.
-        return dict(sorted(contributions.items()))
+            for client in sorted(results)
+        }
 
     def _apply(self, aggregate: Aggregate) -> None:
-        mean = aggregate.mean
+        mean = self.algorithm.received(aggregate.mean, aggregate.survivors)
         if list(mean) != list(self._tensors) or any(mean[k].shape != v.shape for k, v in self._tensors.items()):
             raise InvalidInputError("the aggregator's mean does not have the model's tensors")
-        # In float64 and rounded once. New arrays: results and checkpoints given out before stay as they were.
-        with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is refused below
-            tensors = {
-                name: np.asarray(value + self.server_learning_rate * mean[name].astype(np.float64), dtype=np.float32)
-                for name, value in self._tensors.items()
-            }
-        if not all(np.isfinite(value).all() for value in tensors.values()):
-            raise InvalidInputError("the aggregator's mean, applied to the model, is not finite")
-        self._tensors = tensors
+        self._tensors = self.server.step(self._tensors, mean)
         self._hash = models.model_hash(self._tensors)
         self._evaluation = None
         if aggregate.server_view is not None:
             self._server_view = aggregate.server_view
-
-
-def _check_rows(workload: Workload) -> None:
-    if len(workload.rows) == 0:
-        raise ConfigurationError("a run needs at least one client")
-    for client, rows in enumerate(workload.rows, start=1):
-        if rows.ndim != 1 or len(rows) == 0 or not np.issubdtype(rows.dtype, np.integer):
-            raise ConfigurationError(f"the rows of client {client} must be a non-empty list of row numbers")
-        if rows.min() < 0 or rows.max() >= len(workload.train):
-            raise ConfigurationError(f"the rows of client {client} are not rows of {workload.train.name!r}")
-    if workload.train.input_shape != workload.test.input_shape or workload.train.classes != workload.test.classes:
-        raise ConfigurationError("the training and test sets differ in the shape of examples or the number of classes")
 
 
 def _mean(values: Mapping[ClientId, int]) -> float | None:

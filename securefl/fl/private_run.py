@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from securefl.fl.config import Config
 from securefl.fl.example_privacy import ExamplePrivacy
-from securefl.fl.fedavg import Workload
 from securefl.fl.models import tensors_of
 from securefl.fl.privacy import UserPrivacy
 from securefl.fl.training import LocalTraining
+from securefl.fl.workload import Workload
 
 __all__ = ["privacy_of"]
 

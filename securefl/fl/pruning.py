@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,6 +82,20 @@ class Pruning:
         choose = _by_channel if self.structured else _by_magnitude
         self.mask = choose({name: value * previous[name] for name, value in tensors.items()}, previous, sparsity)
         return {name: value * self.mask[name] for name, value in tensors.items()}
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """The mask, for a checkpoint."""
+        return {f"mask {name}": part for name, part in (self.mask or {}).items()}
+
+    def restore(self, saved: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take up :meth:`state`."""
+        prefix = "mask "
+        found = {
+            name.removeprefix(prefix): np.asarray(part, dtype=np.bool_)
+            for name, part in saved.items()
+            if name.startswith(prefix)
+        }
+        self.mask = found or None
 
     def restrict(self, compression: Compression) -> Compression:
         """``compression`` behind the present mask."""

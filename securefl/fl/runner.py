@@ -12,11 +12,12 @@ from securefl.errors import ConfigurationError
 from securefl.fl.compression import aggregator_of, pruning_of
 from securefl.fl.config import Config, parse
 from securefl.fl.example_privacy import ExamplePrivacy
-from securefl.fl.fedavg import FedAvg, local_training, prepare
+from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import RoundRecord, RunResult
 from securefl.fl.models import tensors_of
 from securefl.fl.privacy import UserPrivacy
 from securefl.fl.private_run import privacy_of
+from securefl.fl.workload import local_training, prepare
 
 __all__ = ["FinishedRun", "Run", "saved_config"]
 
@@ -101,7 +102,8 @@ class Run:
         self._fedavg = FedAvg.from_config(
             config, workload, aggregator, training=training, checkpoint=checkpoint, pruning=pruning
         )
-        aggregator.check(tensors_of(workload.model), list(workload.weights))
+        sent = self._fedavg.algorithm.sends(tensors_of(workload.model))
+        aggregator.check(sent, list(workload.weights))
         self.rounds_done = self._fedavg.resume() if resume else 0
         ledger = _ledger_file(out, resume=resume)
         try:

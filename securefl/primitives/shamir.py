@@ -9,6 +9,7 @@ Python integers are not constant-time: see docs/sharp-edges.md for what follows 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Final
 
 from securefl.errors import AuthenticationError, DecodeError
@@ -75,14 +76,12 @@ class Interpolation:
         self._at_zero = self._coefficients(0)
 
     def _coefficients(self, target: int) -> list[int]:
-        # λ_i = Π_{j≠i} (target − x_j) / (x_i − x_j)
+        # λ_i = Π_{j≠i} (target − x_j) / (x_i − x_j). The points are small: their products are taken as integers, in C.
         result = []
         for i, x in enumerate(self.points):
-            numerator = denominator = 1
-            for j, other in enumerate(self.points):
-                if i != j:
-                    numerator = numerator * (target - other) % PRIME
-                    denominator = denominator * (x - other) % PRIME
+            others = self.points[:i] + self.points[i + 1 :]
+            numerator = prod(target - other for other in others) % PRIME
+            denominator = prod(x - other for other in others) % PRIME
             result.append(numerator * pow(denominator, -1, PRIME) % PRIME)
         return result
 

@@ -276,9 +276,11 @@ class Client(Machine):
         info = masking.shares_box_info(self._params, self._roster_hash, client, self._me)
         try:
             pair = unseal(self._held().channel_private, self._inbox[client].shares, info)
-        except AuthenticationError:
+            share = pair[shamir.SHARE_BYTES :] if survived else pair[: shamir.SHARE_BYTES]
+            shamir.share_from_bytes(share)  # passing on what is no share would make this client the suspect
+        except (AuthenticationError, DecodeError):
             return None  # told to the server as missing; it names the dealer if the others' shares do not suffice
-        return pair[shamir.SHARE_BYTES :] if survived else pair[: shamir.SHARE_BYTES]
+        return share
 
     # ---- the rest -------------------------------------------------------------------------------------------
 

@@ -90,7 +90,12 @@ class AdvertiseKeys:
     @classmethod
     def _read(cls, reader: Reader, params: Params) -> AdvertiseKeys:
         key_bytes = params.suite.public_bytes
-        return cls(bytes(reader.raw(key_bytes)), bytes(reader.raw(key_bytes)), bytes(reader.raw(COMMITMENT_BYTES)))
+        keys = bytes(reader.raw(key_bytes)), bytes(reader.raw(key_bytes))
+        # both suites end in an X25519 key, whose highest bit is ignored (RFC 7748 §5): two spellings of one key
+        # must not pass for two keys
+        if any(key[-1] & 0x80 for key in keys):
+            raise DecodeError("a public key is not in its canonical form: the highest bit of its X25519 part is set")
+        return cls(*keys, bytes(reader.raw(COMMITMENT_BYTES)))
 
 
 @dataclass(frozen=True, slots=True)

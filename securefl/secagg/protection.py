@@ -17,10 +17,14 @@ __all__ = ["MaskedSum"]
 
 @dataclass(frozen=True, slots=True)
 class MaskedSum:
-    """Pairwise masks (Bonawitz et al. 2017). ``minimum_survivors``: each client's own floor, beyond the threshold."""
+    """Pairwise masks (Bonawitz et al. 2017).
+
+    ``minimum_survivors``, ``minimum_threshold``: each client's own floors, which hold whatever the server proposes.
+    """
 
     suite: Suite = Suite.MLKEM768_X25519
     minimum_survivors: int | None = None
+    minimum_threshold: int = 2
 
     @property
     def name(self) -> str:
@@ -31,7 +35,12 @@ class MaskedSum:
         return 2  # keys, shares, then the masked input
 
     def client(self, context: RoundContext, me: ClientId) -> Client:
-        return Client(Params.of(context, self.suite), me, minimum_survivors=self.minimum_survivors)
+        return Client(
+            Params.of(context, self.suite),
+            me,
+            minimum_survivors=self.minimum_survivors,
+            minimum_threshold=self.minimum_threshold,
+        )
 
     def server(self, context: RoundContext) -> Server:
         return Server(Params.of(context, self.suite))

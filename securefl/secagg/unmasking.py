@@ -22,9 +22,14 @@ from securefl.types import ClientId, RingVector
 
 __all__ = ["OpenedSeeds", "open_seeds", "remove_masks"]
 
-#: Subsets tried, among the trusted and then among all, when shares are wrong: enough for one liar among 1,000
-#: responders or two among 60.
+#: Subsets tried, among the trusted and then among all, when shares are wrong: enough for one liar at any threshold t
+#: (t + 1 of them), or two among 60 responders; with large t fewer than 2,048, since each costs t² products.
 _MAX_SUBSETS: Final = 2048
+_MAX_PRODUCTS: Final = 2**27
+
+
+def _most_subsets(threshold: int) -> int:
+    return max(threshold + 2, min(_MAX_SUBSETS, _MAX_PRODUCTS // threshold**2))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -117,10 +122,11 @@ class _Solver:
         Sets with suspects come last: a dealer's wrong shares make honest clients suspects, and one may be needed.
         """
         t = self._params.threshold
+        most = _most_subsets(t)
         trusted = [x for x in points if self._params.clients[x - 1] not in self._suspects]
-        yield from islice(_windows(trusted, t), _MAX_SUBSETS)
+        yield from islice(_windows(trusted, t), most)
         if self._suspects:
-            yield from (c for c in islice(_windows(points, t), _MAX_SUBSETS) if not set(c) <= set(trusted))
+            yield from (c for c in islice(_windows(points, t), most) if not set(c) <= set(trusted))
 
     def _at(self, points: tuple[int, ...]) -> shamir.Interpolation:
         if points not in self._cache:

@@ -1,4 +1,4 @@
-"""Every order of messages that a malicious server can choose against one client (threats.md, finding 10).
+"""Every order of messages that a malicious server can choose against one client.
 
 A server holds frames of three rosters (the right one, one without client 3, one with the server's own keys in the
 places of 1 and 3), their deliveries whole and in part, requests for all ways to split the cohort, and a farewell. All

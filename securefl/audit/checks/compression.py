@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from securefl.audit.checks import Case, Check, Mismatch, expect, refused
+from securefl.audit.checks import compression_payload as payload
 from securefl.encoding.hadamard import Rotation
 from securefl.encoding.layout import Layout
 from securefl.encoding.lowrank import PowerSGD, _orthonormal
@@ -140,4 +141,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "tail": _check(_tail),
     "weights": _check(_weights),
     "orthonormal": _orthonormal_case,
+    "window": _check(payload.window),
+    "payload": _check(payload.payload),
+    "powersgd": payload.powersgd,
 }

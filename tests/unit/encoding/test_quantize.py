@@ -407,3 +407,18 @@ def test_an_error_does_not_quote_a_value_of_the_update() -> None:
     with pytest.raises(InvalidInputError) as caught:
         FixedPoint(1.0, 16).encode(np.array([0.5, 1.375]), seed=SEED)
     assert "1.375" not in str(caught.value)
+
+
+@pytest.mark.parametrize("out", [np.empty(3, dtype=np.int64), np.empty(2, dtype=np.uint64)], ids=["dtype", "size"])
+def test_integers_go_to_a_vector_of_their_size_and_type(out):
+    with pytest.raises(InvalidInputError, match="out must be uint64"):
+        FixedPoint(1.0, 8).encode(np.zeros(3, dtype=np.float32), seed=SEED, out=out)
+
+
+def test_decoding_within_the_memory_of_the_sum_gives_the_same():
+    grid = FixedPoint(0.7, 11)
+    total = np.random.default_rng(0).integers(0, 3 * grid.max_value, 1000).astype(np.uint64)
+    expected = grid.decode(total, 3)
+    found = grid.decode_over(total, 3)
+    assert np.shares_memory(found, total)
+    assert (found == expected).all()

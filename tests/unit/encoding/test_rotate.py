@@ -26,8 +26,7 @@ def test_the_rotation_keeps_norms_and_comes_back(size):
     y = rotated(rotation, x)
     assert (y.astype(np.float64) ** 2).sum() == pytest.approx(rotation.block * (x.astype(np.float64) ** 2).sum())
     back = np.empty_like(x)
-    for columns, place in rotation.groups():
-        rotation.backward(columns, place, np.ascontiguousarray(y[:, columns]), back)
+    rotation.backward(lambda columns, block: np.copyto(block, y[:, columns]), back, np.float32(1))
     assert (back == rotation.block * x).all()  # exact: small integers
 
 
@@ -92,3 +91,14 @@ def test_public_seeds_are_checked():
         PublicRandomness(b"short", 0)
     with pytest.raises(ConfigurationError):
         PublicRandomness(bytes(32), -1)
+
+
+@pytest.mark.parametrize("size", [3, 100, 5_000, 70_000])
+def test_decoding_within_the_memory_of_the_sum_gives_the_same(size):
+    grid = RotatedQuantizer().at(size, 3, Scale(1e-4, 3e-4), PUBLIC)
+    total = np.random.default_rng(size).integers(0, 7, grid.segment.size).astype(np.uint64)
+    expected = grid.decode(total, 3)
+    found = grid.decode_over(total, 3)
+    assert found.flags.c_contiguous
+    assert np.shares_memory(found, total)
+    assert (found == expected).all()

@@ -15,11 +15,12 @@ from securefl.fl.aggregators import Dropouts
 from securefl.fl.compressed import CompressedAggregator, Compression
 from securefl.fl.compression import aggregator_of, pruning_of
 from securefl.fl.config import parse
-from securefl.fl.fedavg import FedAvg, prepare
+from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import Contribution
 from securefl.fl.plan import plan
 from securefl.fl.protections import protection_named
 from securefl.fl.seeds import SeedTree
+from securefl.fl.workload import prepare
 from securefl.transport import memory
 from securefl.types import PartyId
 

@@ -14,10 +14,11 @@ from securefl.errors import ConfigurationError, DecodeError, FaultyServerError, 
 from securefl.fl import models, partition
 from securefl.fl.config import Config, parse
 from securefl.fl.data import from_arrays
-from securefl.fl.fedavg import FedAvg, Workload, prepare
+from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import Aggregate, Contribution, RoundRecord, ServerView
 from securefl.fl.seeds import SeedTree
 from securefl.fl.training import LocalTraining, train
+from securefl.fl.workload import Workload, prepare
 from securefl.types import ClientId
 
 

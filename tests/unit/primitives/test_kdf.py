@@ -77,7 +77,7 @@ def test_derive_is_hkdf_with_the_label_and_fields_as_info(
 
 
 def test_every_bit_of_the_secret_matters() -> None:
-    """A seed folded to fewer bits passes every statistical test of its masks (threats.md, finding 1)."""
+    """A seed folded to fewer bits passes every statistical test of its masks."""
     secret = bytearray(range(32))
     seen = {derive(bytes(secret), Label.PAIR_STREAM, length=16)}
     for bit in range(256):

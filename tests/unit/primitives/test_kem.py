@@ -118,7 +118,7 @@ LOW_ORDER = [
 @both_suites
 @pytest.mark.parametrize("point", LOW_ORDER, ids=lambda point: point[::-1].hex()[:8] + "…")
 def test_a_low_order_point_is_refused_by_name(suite: Suite, point: bytes) -> None:
-    """The shared secret would be known to everyone (threats.md A14)."""
+    """The shared secret would be known to everyone."""
     raw = key_pair(suite, SEED)[1].raw[:-32] + point
     with pytest.raises(DecodeError, match="no shared secret"):
         seal(public_key(suite, raw), b"plaintext", b"")

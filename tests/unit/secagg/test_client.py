@@ -19,7 +19,8 @@ from securefl.errors import (
 from securefl.machine import Aborted, Completed, Event, NeedInput, Send
 from securefl.primitives import shamir
 from securefl.primitives.kem import Suite
-from securefl.secagg import Client, Params, Server
+from securefl.secagg import Client, Params, Server, masking
+from securefl.secagg import client as client_module
 from securefl.secagg.messages import (
     Abort,
     AdvertiseKeys,
@@ -169,7 +170,7 @@ def test_an_honest_session_step_by_step() -> None:
 
 @pytest.mark.parametrize("silent", [(), (2,), (9,), (2, 11)])
 def test_one_kind_of_share_per_client_and_the_right_one(silent: tuple[int, ...]) -> None:
-    """The self-mask share of a survivor, the mask-key share of a dropped client, never both (threats.md, finding 2)."""
+    """The self-mask share of a survivor, the mask-key share of a dropped client, never both."""
     session = Session()
     requests = session.requests(silent)
     answer = session.me.receive(requests[ME])[0]
@@ -516,7 +517,7 @@ def test_a_key_that_is_none_names_its_client(suite: Suite, other: int, field: st
 
 
 def test_everything_sealed_is_for_the_roster_that_was_seen() -> None:
-    """A server that shows two clients two rosters does not get them to use each other's boxes (threats.md A1)."""
+    """A server that shows two clients two rosters does not get them to use each other's boxes."""
     session = Session()
     rosters = session.rosters()
     keys = session.roster(rosters[ME]).keys
@@ -588,6 +589,24 @@ def test_a_damaged_box_of_shares_is_told_as_absent_and_stops_nobody(sender: int,
     for client in session.clients.values():
         client.provide(VALUES)
     answer = session.me.receive(session.step(deliveries)[ME])[0]
+    shares = UnmaskShares.decode(session.body(answer.frame), PARAMS).shares
+    assert [share is None for share in shares] == [i == sender for i in IDS]
+
+
+@pytest.mark.parametrize("sender", [2, 11])
+def test_a_dealt_share_outside_the_field_is_told_as_absent(sender: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passed on, it would make its honest holder the suspect."""
+    session = Session()
+    request = session.requests()[ME]
+    opened = client_module.unseal
+
+    def dealt(private, sealed, info):  # type: ignore[no-untyped-def]
+        pair = opened(private, sealed, info)
+        return bytes([255]) * len(pair) if info == masking.shares_box_info(*where, sender, ME) else pair
+
+    where = (session.me._params, session.me._roster_hash)
+    monkeypatch.setattr(client_module, "unseal", dealt)
+    answer = session.me.receive(request)[0]
     shares = UnmaskShares.decode(session.body(answer.frame), PARAMS).shares
     assert [share is None for share in shares] == [i == sender for i in IDS]
 

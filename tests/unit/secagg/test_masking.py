@@ -148,7 +148,7 @@ DERIVATIONS: list[Callable[[Params], bytes]] = [
 
 @pytest.mark.parametrize("place", range(len(DERIVATIONS)))
 def test_the_whole_context_enters_everything(place: int) -> None:
-    """Other model, round, session or cohort: other keys, so masks never cancel across them (threats.md A6, A9)."""
+    """Other model, round, session or cohort: other keys, so masks never cancel across them."""
     changes = [{}, {"model_hash": b"\2" * 32}, {"round": 3}, {"session": b"mask"}, {"threshold": 3}, {"dimension": 21}]
     assert len({DERIVATIONS[place](replace(PARAMS, **change)) for change in changes}) == len(changes)
 
@@ -170,7 +170,7 @@ def test_who_is_who_enters_every_secret() -> None:
 
 
 def test_every_bit_of_a_seed_reaches_the_masks() -> None:
-    """threats.md, finding 1: a seed folded to 28 bits passes every statistical test of its masks."""
+    """A seed folded to 28 bits passes every statistical test of its masks."""
     seen = set()
     for bit in range(-1, 256):
         seed = bytearray(SEED)
@@ -237,7 +237,7 @@ def test_the_sum_opens_when_either_end_of_a_pair_drops(gone: int) -> None:
 
 
 def test_masked_inputs_of_equal_updates_are_unrelated() -> None:
-    """Not a proof of secrecy (threats.md, finding 1), only a check that no client's vector leaves as it is."""
+    """Not a proof of secrecy, only a check that no client's vector leaves as it is."""
     params = replace(PARAMS, dimension=3000)
     session = Session(params)
     for client in IDS:

@@ -96,6 +96,8 @@ def test_an_own_floor_comes_from_the_protection_and_not_from_the_context() -> No
     for floor in (2, 5):
         with pytest.raises(ConfigurationError, match="minimum_survivors"):
             MaskedSum(minimum_survivors=floor).client(CONTEXT, 1)
+    with pytest.raises(ConfigurationError, match="threshold"):
+        MaskedSum(minimum_threshold=4).client(CONTEXT, 1)
     outcome = run(MaskedSum(Suite.X25519, minimum_survivors=4), Faults(drop_after={5: 2}))
     assert outcome.result is None
     assert isinstance(outcome.error, TooFewClientsError)

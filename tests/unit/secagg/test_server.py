@@ -341,7 +341,7 @@ def test_strangers_are_named() -> None:
 
 
 def test_a_client_with_another_model_never_enters() -> None:
-    """The model's hash is in the context of every frame and key: its masks would not cancel (threats.md A9)."""
+    """The model's hash is in the context of every frame and key: its masks would not cancel."""
     session = Session()
     other = Client(replace(PARAMS, model_hash=b"\1" * 32), 4)
     with pytest.raises(DecodeError, match="another session, round, parameter set or model"):
@@ -449,6 +449,18 @@ def test_a_key_that_is_on_the_roster_already_keeps_its_client_out() -> None:
             session.server.receive(advertisement(channel, mask))
         assert caught.value.clients == (4,)
     assert_sum(session.end(), IDS)  # its own keys are still welcome
+
+
+def test_another_spelling_of_a_key_is_no_key() -> None:
+    """X25519 ignores the highest bit: a key of the roster with that bit set is the same key."""
+    session = Session()
+    session.server.receive(session.answers(1)[0])
+    taken = AdvertiseKeys.decode(session.sent_body(session.answers(1)[0]), PARAMS)
+    fresh = key_pair(Suite.X25519, b"\1" * 32)[1].raw
+    respelled = taken.channel_key[:-1] + bytes([taken.channel_key[-1] | 0x80])
+    for channel, mask in ((respelled, fresh), (fresh, respelled)):
+        with pytest.raises(DecodeError, match="canonical form"):
+            session.server.receive(advertisement(channel, mask))
 
 
 @pytest.mark.parametrize("recipients", [(1, 6, 8), (1, 6, 8, 9), (), (6, 8), (1, 8)], ids=str)

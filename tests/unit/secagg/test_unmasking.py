@@ -289,3 +289,8 @@ def test_a_pair_box_made_for_another_roster_does_not_open() -> None:
     with pytest.raises(FaultyClientError):
         remove_masks(PARAMS, total, boxes, b"\2" * 32, (2,), opened)
     assert not total.any()  # nothing was taken off by halves
+
+
+@pytest.mark.parametrize(("threshold", "most"), [(2, 2048), (61, 2048), (501, 534), (20_000, 20_002)])
+def test_the_search_for_liars_is_bounded_by_its_cost_and_always_finds_one(threshold: int, most: int) -> None:
+    assert unmasking._most_subsets(threshold) == most

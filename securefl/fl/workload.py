@@ -1,0 +1,81 @@
+"""What is trained on what: model, data and who holds which rows; the first thing that a configuration becomes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securefl.errors import ConfigurationError
+from securefl.fl import data, models, partition
+from securefl.fl.data import Dataset
+from securefl.fl.seeds import SeedTree
+from securefl.fl.training import LocalTraining
+from securefl.types import ClientId
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from securefl.fl.config import Config
+
+__all__ = ["Workload", "check", "local_training", "prepare"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """What is trained on what, without the protection: made by :func:`prepare` or by hand.
+
+    ``model``: maps an example of ``train`` to ``train.classes`` scores. ``rows``: the rows of ``train`` per client;
+    the first client has id 1.
+    """
+
+    model: nn.Module = dataclasses.field(repr=False)
+    train: Dataset
+    test: Dataset
+    rows: Sequence[NDArray[np.int64]] = dataclasses.field(repr=False)
+
+    @property
+    def weights(self) -> dict[ClientId, int]:
+        """Examples per client, by ascending id. The simulation knows them; a server does not."""
+        return {ClientId(i): len(rows) for i, rows in enumerate(self.rows, start=1)}
+
+
+def prepare(config: Config) -> Workload:
+    """Dataset, partition and freshly initialised model of a configuration; equal seeds give equal workloads."""
+    seeds = SeedTree(config.data.seed)
+    train, test = data.load(config.data.dataset, seeds.child("data"))
+    rows = partition.partition(
+        config.data.partition, train.targets, config.data.clients, seeds.child("partition"), alpha=config.data.alpha
+    )
+    model = models.build(
+        config.model.name,
+        input_shape=train.input_shape,
+        classes=train.classes,
+        seeds=seeds.child("model"),
+        hidden=config.model.hidden,
+    )
+    return Workload(model, train, test, rows)
+
+
+def local_training(config: Config) -> LocalTraining:
+    """How the clients of ``config`` train."""
+    chosen = config.training
+    return LocalTraining(
+        chosen.local_epochs, chosen.batch_size, chosen.learning_rate, chosen.optimizer, steps=chosen.local_steps
+    )
+
+
+def check(workload: Workload) -> None:
+    """Raises :class:`~securefl.errors.ConfigurationError` unless rows and datasets fit together."""
+    if len(workload.rows) == 0:
+        raise ConfigurationError("a run needs at least one client")
+    for client, rows in enumerate(workload.rows, start=1):
+        if rows.ndim != 1 or len(rows) == 0 or not np.issubdtype(rows.dtype, np.integer):
+            raise ConfigurationError(f"the rows of client {client} must be a non-empty list of row numbers")
+        if rows.min() < 0 or rows.max() >= len(workload.train):
+            raise ConfigurationError(f"the rows of client {client} are not rows of {workload.train.name!r}")
+    if workload.train.input_shape != workload.test.input_shape or workload.train.classes != workload.test.classes:
+        raise ConfigurationError("the training and test sets differ in the shape of examples or the number of classes")
