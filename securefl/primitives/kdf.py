@@ -38,6 +38,8 @@ class Label(Enum):
     PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
     COMPRESSION = b"securefl/v1/encoding/compression"
     MPC_STREAM = b"securefl/v1/mpc/stream"
+    SPLIT_CONTEXT = b"securefl/v1/split/context"
+    SPLIT_HANDOVER = b"securefl/v1/split/handover"
 
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:
