@@ -39,6 +39,7 @@ class Label(Enum):
     SHARE_STREAM = b"securefl/v1/shared/share-stream"
     SHARE_BOX = b"securefl/v1/shared/share-box"
     COMPRESSION = b"securefl/v1/encoding/compression"
+    MPC_STREAM = b"securefl/v1/mpc/stream"
     SPLIT_CONTEXT = b"securefl/v1/split/context"
     SPLIT_HANDOVER = b"securefl/v1/split/handover"
 
