@@ -37,6 +37,12 @@ class Label(Enum):
     LEDGER_ROW = b"securefl/v1/dp/ledger-row"
     PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
     COMPRESSION = b"securefl/v1/encoding/compression"
+    THRESHOLD_ATTEMPT = b"securefl/v1/ckks/threshold/attempt"
+    THRESHOLD_REFERENCE = b"securefl/v1/ckks/threshold/reference"
+    THRESHOLD_STREAM = b"securefl/v1/ckks/threshold/stream"
+    THRESHOLD_ANNOUNCED = b"securefl/v1/ckks/threshold/announced"
+    THRESHOLD_CHALLENGE = b"securefl/v1/ckks/threshold/challenge"
+    THRESHOLD_CONFIRM = b"securefl/v1/ckks/threshold/confirm"
 
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:
