@@ -49,6 +49,7 @@ from securefl.fl.interfaces import (
     ServerView,
     Stateful,
 )
+from securefl.fl.learning import algorithm_of, cohort_of, server_of
 from securefl.fl.seeds import SeedTree
 from securefl.fl.server_optimizer import AveragingServer, ServerOptimizer
 from securefl.fl.training import Evaluation, LocalTraining, check_fits, evaluate, torch_threads
@@ -135,16 +136,17 @@ class FedAvg:
         pruning: Pruning | None = None,
     ) -> FedAvg:
         """The run that ``config`` describes, on ``prepare(config)`` and an aggregator made for it."""
-        chosen = config.training
         bits = config.compression.download_bits
+        settings = local_training(config) if training is None else training
         return cls(
             workload,
             aggregator,
-            local_training(config) if training is None else training,
-            rounds=chosen.rounds,
+            settings,
+            rounds=config.training.rounds,
             seed=config.data.seed,
-            server_learning_rate=chosen.server_learning_rate,
-            cohort=Cohort(config.privacy.sampling_probability if config.privacy else None),
+            server=server_of(config.training),
+            cohort=cohort_of(config),
+            algorithm=algorithm_of(config, workload, settings),
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
             pruning=pruning,

@@ -12,6 +12,7 @@ from securefl.encoding.packing import Packing
 from securefl.encoding.weights import WeightFormat
 from securefl.fl.compression import aggregator_of, compression_of, pruning_of
 from securefl.fl.config import Config
+from securefl.fl.learning import algorithm_of
 from securefl.fl.models import tensors_of
 from securefl.fl.private_run import privacy_of
 from securefl.fl.protections import suite_named
@@ -78,12 +79,14 @@ def plan(config: Config) -> RunPlan:
     if pruning is not None:  # the smallest mask is the one to plan for
         pruning.advance(config.compression.end_round, tensors)
     max_weight = config.protection.max_weight_for(workload.weights.values())
-    privacy = privacy_of(config, workload, local_training(config))
+    training = local_training(config)
+    privacy = privacy_of(config, workload, training)
     aggregator = aggregator_of(config, max_weight, privacy=privacy, pruning=pruning)
     clients = tuple(sorted(workload.weights))
-    aggregator.check(tensors, clients)
-    first = aggregator.contexts(tensors, clients, None)
-    later = aggregator.contexts(tensors, clients, Scale(1.0, _typical_sum(len(clients))))
+    sent = algorithm_of(config, workload, training).sends(tensors)
+    aggregator.check(sent, clients)
+    first = aggregator.contexts(sent, clients, None)
+    later = aggregator.contexts(sent, clients, Scale(1.0, _typical_sum(len(clients))))
     bits = config.compression.download_bits
     suite = suite_named(config.protection.suite)
     masked = [_masked_bytes(Params.of(context, suite)) for context in later]

@@ -102,7 +102,8 @@ class Run:
         self._fedavg = FedAvg.from_config(
             config, workload, aggregator, training=training, checkpoint=checkpoint, pruning=pruning
         )
-        aggregator.check(tensors_of(workload.model), list(workload.weights))
+        sent = self._fedavg.algorithm.sends(tensors_of(workload.model))
+        aggregator.check(sent, list(workload.weights))
         self.rounds_done = self._fedavg.resume() if resume else 0
         ledger = _ledger_file(out, resume=resume)
         try:

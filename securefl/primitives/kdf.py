@@ -43,6 +43,8 @@ class Label(Enum):
     THRESHOLD_ANNOUNCED = b"securefl/v1/ckks/threshold/announced"
     THRESHOLD_CHALLENGE = b"securefl/v1/ckks/threshold/challenge"
     THRESHOLD_CONFIRM = b"securefl/v1/ckks/threshold/confirm"
+    SPLIT_CONTEXT = b"securefl/v1/split/context"
+    SPLIT_HANDOVER = b"securefl/v1/split/handover"
 
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:
