@@ -259,9 +259,7 @@ class ThresholdClient(Machine):
             c1.append(write_polynomial(words))
         self._sent = b"".join(c1)
         self._joint = None
-        return [
-            self._send(Kind.INPUT, c0.view(np.uint8).reshape(-1).data, self._sent)
-        ]
+        return [self._send(Kind.INPUT, c0.view(np.uint8).reshape(-1).data, self._sent)]
 
     def _own(self) -> Iterator[wide.Limbs]:
         for at in range(0, len(self._sent), POLYNOMIAL_BYTES):

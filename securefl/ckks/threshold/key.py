@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from securefl.ckks.ring import noise
 
+from securefl.ckks.ring import noise
 from securefl.ckks.threshold import sampling, wide
 from securefl.ckks.threshold.params import MAX_CIPHERTEXTS, ThresholdParams
 from securefl.ckks.threshold.sampling import Purpose, stream_key

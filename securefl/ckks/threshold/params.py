@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
-from securefl.ckks.ring import NOISE_LIMIT
 
+from securefl.ckks.ring import NOISE_LIMIT
 from securefl.ckks.threshold.digits import PLAIN_BITS, Run, read, write
 from securefl.ckks.threshold.wide import COEFFICIENT_BYTES, DEGREE, DROPPED_BITS, Words
 from securefl.encoding.packing import Packing
@@ -44,7 +44,9 @@ MIN_STATISTICAL_BITS: Final = 30
 DEFAULT_STATISTICAL_BITS: Final = 40
 #: Bytes of a coefficient of c0, and of a decryption share.
 SHARE_BYTES: Final = (PLAIN_BITS + 7) // 8
+#: What two words of a stream can give, and what leaves the lattice's distance below 2^60.
 _MIN_FLOOD_BITS: Final = 64
+_MAX_FLOOD_BITS: Final = 120
 
 #: Where the one parameter set stands.
 SECURITY: Final = (
@@ -127,7 +129,13 @@ class ThresholdParams:
 
     def _least_flood(self, coefficients: int, statistical_bits: int) -> int:
         """The smallest f with C·B / 2^(f+1) <= 2^-s."""
-        return max(_MIN_FLOOD_BITS, (coefficients * self.noise_bound - 1).bit_length() + statistical_bits - 1)
+        least = (coefficients * self.noise_bound - 1).bit_length() + statistical_bits - 1
+        if least > _MAX_FLOOD_BITS:
+            raise ConfigurationError(
+                f"{statistical_bits} bits of statistical security need flooding of 2^{least}; at most "
+                f"2^{_MAX_FLOOD_BITS} fits: ask for fewer bits, or sum fewer integers"
+            )
+        return max(_MIN_FLOOD_BITS, least)
 
     @cached_property
     def _layout(self) -> tuple[tuple[Run, ...], int, int]:
@@ -143,7 +151,7 @@ class ThresholdParams:
             coefficients = needed
         room = min((1 << PLAIN_BITS) // run.base**run.digits for run in runs).bit_length() - 1
         shift = min(room, 60)
-        while 4 * self._residue(flood + 1) <= 1 << shift:
+        while flood < _MAX_FLOOD_BITS and 4 * self._residue(flood + 1) <= 1 << shift:
             flood += 1
         return runs, shift, flood
 
