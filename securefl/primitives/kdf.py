@@ -36,6 +36,8 @@ class Label(Enum):
     NOISE_STREAM = b"securefl/v1/dp/noise-stream"
     LEDGER_ROW = b"securefl/v1/dp/ledger-row"
     PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
+    SHARE_STREAM = b"securefl/v1/shared/share-stream"
+    SHARE_BOX = b"securefl/v1/shared/share-box"
     COMPRESSION = b"securefl/v1/encoding/compression"
     THRESHOLD_ATTEMPT = b"securefl/v1/ckks/threshold/attempt"
     THRESHOLD_REFERENCE = b"securefl/v1/ckks/threshold/reference"
@@ -43,6 +45,7 @@ class Label(Enum):
     THRESHOLD_ANNOUNCED = b"securefl/v1/ckks/threshold/announced"
     THRESHOLD_CHALLENGE = b"securefl/v1/ckks/threshold/challenge"
     THRESHOLD_CONFIRM = b"securefl/v1/ckks/threshold/confirm"
+    MPC_STREAM = b"securefl/v1/mpc/stream"
     SPLIT_CONTEXT = b"securefl/v1/split/context"
     SPLIT_HANDOVER = b"securefl/v1/split/handover"
 
