@@ -37,6 +37,7 @@ class Label(Enum):
     LEDGER_ROW = b"securefl/v1/dp/ledger-row"
     PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
     COMPRESSION = b"securefl/v1/encoding/compression"
+    MPC_STREAM = b"securefl/v1/mpc/stream"
     SPLIT_CONTEXT = b"securefl/v1/split/context"
     SPLIT_HANDOVER = b"securefl/v1/split/handover"
 
