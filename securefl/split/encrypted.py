@@ -78,9 +78,9 @@ class EncryptedMode:
         return PayloadLimits(
             setup=layer.public_key_bytes,
             activations=layer.encrypted_bytes(layer.polynomials),
-            outputs=_EXPONENT_BYTES + layer.answer_bytes(layer.outputs, layer.outputs * most),
-            gradient=layer.encrypted_bytes(layer.outputs),
-            input_gradient=_EXPONENT_BYTES + layer.answer_bytes(layer.polynomials, layer.features * most),
+            outputs=_EXPONENT_BYTES + layer.answer_bytes(layer.output_answers, layer.outputs * most),
+            gradient=layer.encrypted_bytes(layer.gradient_polynomials),
+            input_gradient=_EXPONENT_BYTES + layer.answer_bytes(layer.gradient_answers, layer.features * most),
         )
 
     def client(self) -> ClientEngine:
