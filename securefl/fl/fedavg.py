@@ -38,7 +38,8 @@ from securefl.fl import models
 from securefl.fl.algorithms import Averaging, LocalAlgorithm
 from securefl.fl.checkpoint import RunState
 from securefl.fl.cohort import Cohort
-from securefl.fl.engine import Engine, SequentialEngine
+from securefl.fl.engine import Engine
+from securefl.fl.engine_choice import EngineName, choose_engine
 from securefl.fl.evaluation import Evaluator, PersonalReport
 from securefl.fl.interfaces import (
     Aggregate,
@@ -73,11 +74,11 @@ class FedAvg:
     ``settings``: local training. ``rounds``: >= 1. ``seed``: an integer or a node of a seed tree.
     ``server_learning_rate``: eta > 0, of averaging; ``server``: another server step instead. ``cohort``: who is invited
     to a round; default: all. ``algorithm``: what clients are asked for; default: their updates. ``engine``: who trains
-    them; default: one after the other. ``personalizer``: what clients make of the model for themselves.
-    ``checkpoint``: a directory written after every round, or ``None``.
-    ``config_digest``: bound into the checkpoint beside model, data and seed. ``threads``: torch threads; 1 is fastest
-    for small models and makes results independent of the number of cores. ``pruning``: moves a public mask on before
-    each round. ``download``: the format in which clients get the model; ``None``: float32.
+    them: "sequential", "stacked", or by default the faster of the two. ``personalizer``: what clients make of the model
+    for themselves. ``checkpoint``: a directory written after every round, or ``None``. ``config_digest``: bound into
+    the checkpoint beside model, data and seed. ``threads``: torch threads; 1 is fastest for small models and makes results
+    independent of the number of cores. ``pruning``: moves a public mask on before each round. ``download``: the format
+    in which clients get the model; ``None``: float32.
 
     Use ``for record in run.rounds_left(): ...`` and then ``run.result()``; or ``run.run()``. The model given is copied.
     Raises :class:`~securefl.errors.ConfigurationError` when model, data and partition do not fit together.
@@ -95,7 +96,7 @@ class FedAvg:
         server: ServerOptimizer | None = None,
         cohort: Cohort | None = None,
         algorithm: LocalAlgorithm | None = None,
-        engine: Engine | None = None,
+        engine: Engine | EngineName = "auto",
         personalizer: Personalizer | None = None,
         checkpoint: Path | None = None,
         config_digest: str = "",
@@ -123,7 +124,9 @@ class FedAvg:
         self._tensors = models.tensors_of(workload.model)
         self._module = copy.deepcopy(workload.model)  # the workspace; the caller's model stays as it is
         check_fits(self._module, workload.train)
-        self.engine = SequentialEngine(self._module, workload.train) if engine is None else engine
+        self.engine = (
+            choose_engine(engine, self._module, workload.train, settings) if isinstance(engine, str) else engine
+        )
         self._evaluator = Evaluator(self._module, workload)
         self._initial_hash = self._hash = models.model_hash(self._tensors)
         self._records: list[RoundRecord] = []
@@ -155,6 +158,7 @@ class FedAvg:
             cohort=cohort_of(config),
             algorithm=algorithm_of(config, workload, settings),
             personalizer=personalizer_of(config),
+            engine=config.training.engine,
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
             pruning=pruning,
@@ -181,6 +185,7 @@ class FedAvg:
             "cohort": dataclasses.asdict(self.cohort),
             "algorithm": self.algorithm.describe(),
             "personalizer": self.personalizer.describe() if self.personalizer is not None else None,
+            "engine": type(self.engine).__name__,  # the last bits depend on it
             "threads": self.threads,
             "pruning": dataclasses.asdict(self.pruning.schedule) if self.pruning is not None else None,
             "download": dataclasses.asdict(self.download) if self.download is not None else None,

@@ -36,7 +36,22 @@ class Label(Enum):
     NOISE_STREAM = b"securefl/v1/dp/noise-stream"
     LEDGER_ROW = b"securefl/v1/dp/ledger-row"
     PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
+    SHARE_STREAM = b"securefl/v1/shared/share-stream"
+    SHARE_BOX = b"securefl/v1/shared/share-box"
     COMPRESSION = b"securefl/v1/encoding/compression"
+    CKKS_KEY = b"securefl/v1/ckks/key"
+    CKKS_UNIFORM = b"securefl/v1/ckks/uniform"
+    CKKS_NOISE = b"securefl/v1/ckks/noise"
+    CKKS_SIGNATURE = b"securefl/v1/ckks/signature"
+    THRESHOLD_ATTEMPT = b"securefl/v1/ckks/threshold/attempt"
+    THRESHOLD_REFERENCE = b"securefl/v1/ckks/threshold/reference"
+    THRESHOLD_STREAM = b"securefl/v1/ckks/threshold/stream"
+    THRESHOLD_ANNOUNCED = b"securefl/v1/ckks/threshold/announced"
+    THRESHOLD_CHALLENGE = b"securefl/v1/ckks/threshold/challenge"
+    THRESHOLD_CONFIRM = b"securefl/v1/ckks/threshold/confirm"
+    MPC_STREAM = b"securefl/v1/mpc/stream"
+    SPLIT_CONTEXT = b"securefl/v1/split/context"
+    SPLIT_HANDOVER = b"securefl/v1/split/handover"
 
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:

@@ -36,7 +36,7 @@ def _run(method: str | None, protect: str = "plain", checkpoint: Path | None = N
         {
             "data": {"dataset": "breast-cancer", "clients": 5, "alpha": 0.3},
             "model": {"hidden": [6]},
-            "training": {"rounds": 3, "local_steps": 4, **training},
+            "training": {"rounds": 3, "local_steps": 4, "engine": "sequential", **training},
             "protection": {"method": protect, "suite": "x25519", "threshold": 3},
             "compression": {"chain": []},
             "faults": {"dropout": 0.2},
@@ -85,7 +85,7 @@ def test_the_shared_model_is_that_of_the_run_without(method: str) -> None:
     """On the same training rows: what clients make for themselves changes nothing that they send."""
     own, without = _run(method), _run(None)
     without = FedAvg(
-        own.workload, without.aggregator, own.settings, rounds=3, seed=0, server=own.server, threads=own.threads
+        own.workload, without.aggregator, own.settings, rounds=3, seed=0, server=own.server, engine=own.engine
     )
     assert own.run().model_hash == without.run().model_hash
     assert without.personal_models() is None
@@ -139,7 +139,8 @@ def test_a_chosen_share_never_looks_at_what_was_held_out(tuned: FedAvg) -> None:
         seen.append(rows)
         return float(tensors["3.bias"][0])  # the larger this bias, the better: all or nothing
 
-    own = Interpolate(FineTune(5, 0.1), choose=True).models(tuned.result().tensors, site, evaluate)
+    with torch_threads(1):
+        own = Interpolate(FineTune(5, 0.1), choose=True).models(tuned.result().tensors, site, evaluate)
     ends = _hash(_models(tuned, Interpolate(FineTune(5, 0.1), alpha=0.0))), models.model_hash(tuned.result().tensors)
     assert all(digest in (*ends[0], ends[1]) for digest in _hash(own))
     held_out = set(np.concatenate(list(tuned.workload.held_out or ())).tolist())
