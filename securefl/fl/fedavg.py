@@ -76,9 +76,9 @@ class FedAvg:
     to a round; default: all. ``algorithm``: what clients are asked for; default: their updates. ``engine``: who trains
     them: "sequential", "stacked", or by default the faster of the two. ``personalizer``: what clients make of the model
     for themselves. ``checkpoint``: a directory written after every round, or ``None``. ``config_digest``: bound into
-    the checkpoint beside model, data and seed. ``threads``: torch threads; 1 is fastest for small models and makes results
-    independent of the number of cores. ``pruning``: moves a public mask on before each round. ``download``: the format
-    in which clients get the model; ``None``: float32.
+    the checkpoint beside model, data and seed. ``threads``: torch threads; 1 is fastest for small models and makes
+    results independent of the number of cores. ``pruning``: moves a public mask on before each round. ``download``: the
+    format in which clients get the model; ``None``: float32.
 
     Use ``for record in run.rounds_left(): ...`` and then ``run.result()``; or ``run.run()``. The model given is copied.
     Raises :class:`~securefl.errors.ConfigurationError` when model, data and partition do not fit together.
