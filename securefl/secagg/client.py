@@ -34,8 +34,9 @@ from securefl.secagg.messages import (
     client_limits,
 )
 from securefl.secagg.params import PROTOCOL, Params
+from securefl.secagg.suspension import SuspendedClient
 from securefl.types import SERVER, ClientId, IntegerVector, RingVector
-from securefl.wire import Envelope, open_frame, seal_frame
+from securefl.wire import Buffer, Envelope, open_frame, seal_frame
 
 __all__ = ["Client"]
 
@@ -105,7 +106,7 @@ class Client(Machine):
         self._packed: RingVector | None = None
         self._seen: dict[int, bytes] = {}
         self._secrets: _Secrets | None = None
-        self._roster: dict[ClientId, AdvertiseKeys] = {}
+        self._roster: frozenset[ClientId] = frozenset()
         self._roster_hash = b""
         self._own_shares: tuple[bytes, bytes] = (b"", b"")
         self._inbox: dict[ClientId, Sealed] = {}
@@ -115,7 +116,7 @@ class Client(Machine):
         """Exchange 1: draw fresh seeds, advertise the keys. SPEC §5.1."""
         self._advance("start")
         # [BIK+17, Fig. 4, round 0], with a third, never shared, seed for the channel key
-        self._secrets = secrets = _Secrets(self._params, self._me, self._entropy)
+        self._secrets = secrets = _Secrets(self._params, self._me, _seeds(self._entropy))
         return [self._send(Kind.ADVERTISE_KEYS, secrets.advertisement.encode())]
 
     def provide(self, values: IntegerVector) -> Sequence[Event]:
@@ -171,6 +172,46 @@ class Client(Machine):
             self._drop_secrets()
             raise
 
+    # ---- between messages ------------------------------------------------------------------------------------
+
+    def suspend(self) -> bytes:
+        """This client as bytes, secrets included, to go on elsewhere by :meth:`resume`; see :mod:`.suspension`.
+
+        Raises :class:`LocalProtocolError` before the start, after the end, and while an input waits to be masked.
+        """
+        secrets = self._held()
+        if self._packed is not None:
+            raise LocalProtocolError("an input waits to be masked: suspend before it is given, or after it is sent")
+        return SuspendedClient(
+            state=self._state.value,
+            me=self._me,
+            minimum=self._minimum,
+            seeds=(secrets.mask_seed, secrets.self_seed, secrets.channel_seed),
+            roster_hash=self._roster_hash,
+            own_shares=self._own_shares,
+            seen=self._seen,
+            roster=self._roster,
+            boxes={client: sealed.shares for client, sealed in self._inbox.items()},
+            pair_secrets=self._pair_secrets,
+        ).encode(self._params)
+
+    @classmethod
+    def resume(cls, params: Params, data: Buffer) -> Client:
+        """The client that :meth:`suspend` gave ``data``, once. Raises :class:`DecodeError` for other bytes."""
+        saved = SuspendedClient.decode(data, params)
+        client = cls(params, saved.me, minimum_survivors=saved.minimum)
+        try:
+            client._state = State(saved.state)
+        except ValueError:
+            raise DecodeError(f"a suspended client is in no state {saved.state}") from None
+        client._secrets = _Secrets(params, saved.me, saved.seeds)
+        client._roster_hash, client._own_shares, client._roster = saved.roster_hash, saved.own_shares, saved.roster
+        client._seen = dict(saved.seen)
+        # the boxes with the pairs' secrets were opened when they came
+        client._inbox = {other: Sealed(box, None) for other, box in saved.boxes.items()}
+        client._pair_secrets = dict(saved.pair_secrets)
+        return client
+
     # ---- exchange 2: share keys -----------------------------------------------------------------------------
 
     def _share_keys(self, message: Roster, roster_hash: bytes) -> Sequence[Event]:
@@ -181,7 +222,7 @@ class Client(Machine):
         raw = [key for keys in message.keys.values() for key in (keys.channel_key, keys.mask_key)]
         if len(set(raw)) != len(raw):
             raise FaultyServerError("two keys of the roster are the same: someone stands in for another client")
-        self._roster = message.keys
+        self._roster = frozenset(message.keys)
         self._roster_hash = roster_hash
         mask_shares, self_shares = self._split(secrets.mask_seed), self._split(secrets.self_seed)
         mine = params.point(self._me) - 1
@@ -220,7 +261,7 @@ class Client(Machine):
 
     def _take_shares(self, message: EncryptedShares) -> Sequence[Event]:
         params, secrets = self._params, self._held()
-        if not message.boxes.keys() <= self._roster.keys():
+        if not message.boxes.keys() <= self._roster:
             raise FaultyServerError("shares were delivered from a client that is not on the roster")
         self._enough(len(message.boxes) + 1, "shared keys")
         self._inbox = message.boxes
@@ -317,16 +358,18 @@ class Client(Machine):
         return Abort.decode(body, params)
 
 
+def _seeds(entropy: Entropy) -> tuple[bytes, bytes, bytes]:
+    return entropy.token(SEED_BYTES), entropy.token(SEED_BYTES), entropy.token(SEED_BYTES)
+
+
 class _Secrets:
     """The three seeds of one client in one session and the keys derived from them."""
 
-    def __init__(self, params: Params, me: ClientId, entropy: Entropy) -> None:
-        self.mask_seed = entropy.token(SEED_BYTES)  # s_i, Shamir-shared
-        self.self_seed = entropy.token(SEED_BYTES)  # b_i, Shamir-shared
-        channel_seed = entropy.token(SEED_BYTES)  # c_i, never shared
+    def __init__(self, params: Params, me: ClientId, seeds: tuple[bytes, bytes, bytes]) -> None:
+        self.mask_seed, self.self_seed, self.channel_seed = seeds  # s_i and b_i are Shamir-shared, c_i never
         self.mask_private: PrivateKey
         self.mask_private, mask_public = masking.mask_key_pair(params, me, self.mask_seed)
-        self.channel_private, channel_public = masking.channel_key_pair(params, me, channel_seed)
+        self.channel_private, channel_public = masking.channel_key_pair(params, me, self.channel_seed)
         self.advertisement = AdvertiseKeys(
             channel_public.raw, mask_public.raw, masking.self_commitment(params, me, self.self_seed)
         )
