@@ -37,6 +37,7 @@ class Label(Enum):
     LEDGER_ROW = b"securefl/v1/dp/ledger-row"
     PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
     COMPRESSION = b"securefl/v1/encoding/compression"
+    INVITATION = b"securefl/v1/integrations/invitation"
 
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:
