@@ -27,6 +27,7 @@ __all__ = [
     "Segment",
     "Send",
     "ServerRole",
+    "Shells",
     "SumResult",
     "TransitionTable",
     "check_identity",
@@ -78,6 +79,7 @@ class Aborted:
 Event: TypeAlias = Send | NeedInput | Completed | Aborted
 
 MAX_SESSION_BYTES: Final = 64
+MAX_SHELLS: Final = 255
 
 #: ``{state: {trigger: next state}}``. Triggers are message types or the names of local calls.
 TransitionTable: TypeAlias = Mapping[Enum, Mapping[str, Enum]]
@@ -138,6 +140,55 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Shells:
+    """A vector in nested parts: a client of tier t holds shells 1 to t, the first ``sum(sizes[:t])`` integers.
+
+    ``sizes``: integers per shell, 1 to 255 shells. ``tiers``: of each client of the cohort, in its order. Both are
+    public. ``minimum_holders``: no shell's sum is opened over fewer clients, and no two opened sums are over cohorts
+    that differ by fewer (:meth:`opened`), at least 2. SPEC: protocols/shells/SPEC.md.
+    Raises :class:`ConfigurationError` for values that cannot work.
+    """
+
+    sizes: tuple[int, ...]
+    tiers: tuple[int, ...]
+    minimum_holders: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.sizes) <= MAX_SHELLS or min(self.sizes) < 1:
+            raise ConfigurationError(f"there are 1 to {MAX_SHELLS} shells of at least one integer each")
+        if any(not 1 <= tier <= len(self.sizes) for tier in self.tiers):
+            raise ConfigurationError(f"a tier is 1 to {len(self.sizes)} (the number of shells)")
+        if not 2 <= self.minimum_holders < 2**32:
+            raise ConfigurationError(f"minimum_holders must be at least 2, got {self.minimum_holders}")
+
+    def holders(self, shell: int, tiers: Sequence[int] | None = None) -> int:
+        """How many clients hold ``shell`` (from 1), of the cohort or of those whose ``tiers`` are given."""
+        return sum(tier >= shell for tier in (self.tiers if tiers is None else tiers))
+
+    def opened(self, tiers: Sequence[int]) -> tuple[int, ...]:
+        """The shells whose sums may be opened over survivors of these tiers, ascending. SPEC shells §4.
+
+        A shell needs ``minimum_holders`` survivors, and must be held by all survivors that hold the last opened shell
+        below it or by all but at least ``minimum_holders`` of them: the difference of two opened sums of one quantity
+        (the weights) is then over nobody or over enough.
+        """
+        result: list[int] = []
+        before = 0
+        for shell in range(1, len(self.sizes) + 1):
+            count = self.holders(shell, tiers)
+            left_out = before - count if result else 0
+            if count >= self.minimum_holders and (left_out == 0 or left_out >= self.minimum_holders):
+                result.append(shell)
+                before = count
+        return tuple(result)
+
+    def to_bytes(self) -> bytes:
+        """What enters the context hash: minimum u32, number of shells u8, sizes u64, tiers u8."""
+        sizes = b"".join(size.to_bytes(8, "big") for size in self.sizes)
+        return self.minimum_holders.to_bytes(4, "big") + bytes([len(self.sizes)]) + sizes + bytes(self.tiers)
+
+
+@dataclass(frozen=True, slots=True)
 class RoundContext:
     """What one round of summation is about; every field is bound into keys and frames.
 
@@ -148,6 +199,8 @@ class RoundContext:
     ``segments``: for vectors whose integers differ in range; their sizes add up to ``dimension`` and the largest
     ``max_value`` is the context's. Empty: one range for all. ``encoding``: a hash of what else
     clients must agree on to encode alike (grid, layout, compressor, its public seed and scale), or empty.
+    ``shells``: nested parts that clients hold different numbers of; without segments, and the sizes add up to
+    ``dimension``. The sum's integers are 0 in shells that could not be opened. ``None``: everybody holds everything.
     """
 
     session: bytes
@@ -159,13 +212,14 @@ class RoundContext:
     model_hash: bytes
     encoding: bytes = b""
     segments: tuple[Segment, ...] = ()
+    shells: Shells | None = None
 
     def __post_init__(self) -> None:
         check_identity(self.clients, self.session, self.round, self.model_hash)
 
     def extra_fields(self) -> tuple[bytes, ...]:
         """What the context hash covers beyond the fields of a uniform vector: nothing for those."""
-        return extra_fields(self.segments, self.encoding)
+        return extra_fields(self.segments, self.encoding, self.shells)
 
 
 def check_identity(clients: tuple[ClientId, ...], session: bytes, round: int, model_hash: bytes) -> None:
@@ -180,8 +234,13 @@ def check_identity(clients: tuple[ClientId, ...], session: bytes, round: int, mo
         raise ConfigurationError(f"a model hash has 32 bytes, got {len(model_hash)}")
 
 
-def extra_fields(segments: tuple[Segment, ...], encoding: bytes) -> tuple[bytes, ...]:
-    """Fields appended to a context hash; none for a uniform vector without a compressor. SPEC compression §2."""
+def extra_fields(segments: tuple[Segment, ...], encoding: bytes, shells: Shells | None = None) -> tuple[bytes, ...]:
+    """Fields appended to a context hash; none for a uniform vector without a compressor.
+
+    SPEC compression §2, shells §3.
+    """
+    if shells is not None:
+        return b"".join(map(Segment.to_bytes, segments)), encoding, shells.to_bytes()
     return (b"".join(map(Segment.to_bytes, segments)), encoding) if segments or encoding else ()
 
 
@@ -190,7 +249,10 @@ class ClientRole(Protocol):
 
     def start(self) -> Sequence[Event]: ...
     def provide(self, values: IntegerVector) -> Sequence[Event]:
-        """Give the client's integers, uint64[dimension], each <= max_value; once, at any time after ``start``."""
+        """Give the client's integers, uint64[dimension], each <= max_value; once, at any time after ``start``.
+
+        With shells: the integers of the shells that this client holds, in order.
+        """
         ...
 
     def receive(self, frame: bytes) -> Sequence[Event]: ...

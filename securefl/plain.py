@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from securefl.encoding.packing import Packing
+from securefl.encoding.shells import ShellPacking
 from securefl.errors import ConfigurationError, DecodeError, FaultyClientError, FaultyServerError, TooFewClientsError
 from securefl.machine import (
     Aborted,
@@ -52,6 +52,12 @@ def _context_hash(context: RoundContext) -> bytes:
     )
 
 
+def _tiers(context: RoundContext) -> dict[ClientId, int]:
+    """The tier of every invited client; 1 without shells."""
+    tiers = context.shells.tiers if context.shells is not None else (1,) * len(context.clients)
+    return dict(zip(context.clients, tiers, strict=True))
+
+
 class State(Enum):
     NEW = auto()
     OPEN = auto()
@@ -69,7 +75,8 @@ class PlainClient(Machine):
         super().__init__()
         if me not in context.clients:
             raise ConfigurationError(f"client {me} is not among the invited clients")
-        self._lanes = Packing.of_context(context)
+        self._lanes = ShellPacking.of_context(context)
+        self._tier = _tiers(context)[me]
         self._hash = _context_hash(context)
         self._me = me
 
@@ -79,9 +86,9 @@ class PlainClient(Machine):
 
     def provide(self, values: IntegerVector) -> Sequence[Event]:
         self._check("provide")
-        self._lanes.check(values)
+        self._lanes.check(values, self._tier)
         self._advance("provide")
-        body = self._lanes.pack(values).view(np.uint8).data
+        body = self._lanes.pack(values, self._tier).view(np.uint8).data
         return [Send(SERVER, seal_frame(PROTOCOL, INPUT, self._hash, self._me, SERVER, body)), Completed()]
 
     def receive(self, frame: bytes) -> Sequence[Event]:
@@ -102,7 +109,8 @@ class PlainServer(Machine):
         if not 1 <= context.threshold <= len(context.clients):
             raise ConfigurationError(f"the threshold must be 1 to {len(context.clients)}, got {context.threshold}")
         self._context = context
-        self._lanes = Packing.of_context(context)
+        self._lanes = ShellPacking.of_context(context)
+        self._tiers = _tiers(context)
         self._hash = _context_hash(context)
         self._total: RingVector = np.zeros(self._lanes.words, dtype=np.uint64)
         self._answered: dict[ClientId, bytes] = {}
@@ -121,13 +129,14 @@ class PlainServer(Machine):
         limits = {INPUT: 8 * self._lanes.words}
         envelope = open_frame(frame, protocol=PROTOCOL, context=self._hash, recipient=SERVER, limits=limits)
         sender = envelope.sender
-        if sender not in self._context.clients or envelope.body.nbytes != limits[INPUT]:
+        if sender not in self._tiers or envelope.body.nbytes != 8 * self._lanes.words_of(self._tiers[sender]):
             raise FaultyClientError(f"party {sender} is not invited, or sent a vector of another size", [sender])
         if sender in self._answered:
             if self._answered[sender] == envelope.checksum:
                 return ()
             raise FaultyClientError(f"client {sender} sent two different inputs", [sender])
-        self._total += np.frombuffer(envelope.body, dtype="<u8")
+        words = np.frombuffer(envelope.body, dtype="<u8")
+        self._total[: words.size] += words
         self._answered[sender] = envelope.checksum
         return ()
 
@@ -138,7 +147,7 @@ class PlainServer(Machine):
             return [Aborted(TooFewClientsError(f"{left} clients are left; the threshold is {needed}"))]
         survivors = tuple(sorted(self._answered))
         try:
-            values = self._lanes.unpack(self._total, len(survivors))
+            values = self._lanes.unpack(self._total, [self._tiers[client] for client in survivors])
         except DecodeError as error:
             self._advance("fail")
             return [

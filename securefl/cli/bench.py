@@ -38,5 +38,4 @@ def bench(
         raise ConfigurationError(f"there is no benchmark {name!r}; there are {', '.join(known)}")
     target = json if json in (None, "-") else str(Path(json).resolve())
     arguments = ["--quick"] * quick + (["--json", target] if target else [])
-    # One thread each for BLAS and OpenMP: figures are per core.
     raise typer.Exit(subprocess.call([sys.executable, str(folder / f"{name}.py"), *arguments], cwd=folder.parent))  # noqa: S603

@@ -25,7 +25,7 @@ from securefl.transport.memory import Faults, run_session
 from securefl.types import SERVER, ClientId, IntegerVector, PartyId, Tensors
 from securefl.wire import HEADER_BYTES, Buffer
 
-__all__ = ["Dropouts", "ProtectedAggregator", "View", "relative_error"]
+__all__ = ["Dropouts", "ProtectedAggregator", "View", "relative_error", "require_cohort", "threshold_of"]
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class ProtectedAggregator:
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
         """One round. Raises what the session ended with; :class:`TooFewClientsError` leaves the run going."""
         clients = tuple(sorted(contributions))
-        if not clients:
-            raise TooFewClientsError("no client was sampled into this round")
+        require_cohort(self.threshold, len(clients))
         if self.privacy is not None:
             self.privacy.before(round)
         coder, context = self._set_up(round, model_hash, contributions[clients[0]].tensors, clients)
@@ -138,12 +137,11 @@ class ProtectedAggregator:
 
     def _threshold_for(self, clients: int) -> int:
         """The threshold of a cohort; a sampled one is never opened below the survivors that the noise is sized for."""
-        count = self.threshold(clients) if callable(self.threshold) else self.threshold
-        if self.privacy is not None:
-            count = max(count, self.privacy.minimum_survivors)
-            if count > clients:
-                raise TooFewClientsError(f"{clients} clients were sampled; the noise is sized for {count} survivors")
-        return count
+        if self.privacy is not None and self.privacy.minimum_survivors > clients:
+            count = self.privacy.minimum_survivors
+            raise TooFewClientsError(f"{clients} clients were sampled; the noise is sized for {count} survivors")
+        count = threshold_of(self.threshold, clients)
+        return count if self.privacy is None else max(count, self.privacy.minimum_survivors)
 
     def _set_up(
         self, round: int, model_hash: bytes, tensors: Tensors, clients: tuple[ClientId, ...]
@@ -162,6 +160,20 @@ class ProtectedAggregator:
             model_hash=model_hash,
             encoding=coder.encoding,
         )
+
+
+def threshold_of(threshold: int | Callable[[int], int], clients: int) -> int:
+    """The least number of survivors of a cohort of ``clients``."""
+    return threshold(clients) if callable(threshold) else threshold
+
+
+def require_cohort(threshold: int | Callable[[int], int], clients: int) -> None:
+    """Raises :class:`TooFewClientsError` when so few were sampled into a round that it cannot give a sum."""
+    if clients == 0:
+        raise TooFewClientsError("no client was sampled into this round")
+    count = threshold_of(threshold, clients)
+    if count > clients:
+        raise TooFewClientsError(f"{clients} clients were sampled into the round; its threshold is {count}")
 
 
 class View:

@@ -35,6 +35,10 @@ class LocalAlgorithm(Protocol):
         """
         ...
 
+    def sends(self, tensors: Tensors) -> Tensors:
+        """Arrays with the names, order, shapes and dtypes of what enters the sum, for the model ``tensors``."""
+        ...
+
     def sent(self, result: LocalResult, client: ClientId) -> Tensors:
         """What of a client's result enters the sum: the same names and shapes for every client."""
         ...
@@ -83,6 +87,10 @@ class Averaging:
             )
             for client in clients
         ]
+
+    def sends(self, tensors: Tensors) -> Tensors:
+        """The model's own."""
+        return tensors
 
     def sent(self, result: LocalResult, client: ClientId) -> Tensors:
         """The update."""

@@ -21,7 +21,7 @@ from securefl.encoding.payload import Decoded
 from securefl.encoding.public import PublicRandomness
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import HeadroomError, InvalidInputError
-from securefl.fl.aggregators import Dropouts, View, relative_error
+from securefl.fl.aggregators import Dropouts, View, relative_error, require_cohort, threshold_of
 from securefl.fl.compressed_round import CompressedRound, Compression, Terms
 from securefl.fl.interfaces import Aggregate, Contribution
 from securefl.machine import Protection, RoundContext
@@ -42,7 +42,7 @@ class CompressedAggregator:
     """
 
     protection: Protection
-    threshold: int
+    threshold: int | Callable[[int], int]
     compression: Compression
     grid: FixedPoint
     max_weight: int
@@ -63,12 +63,13 @@ class CompressedAggregator:
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
         """One round. Raises as ``ProtectedAggregator.aggregate``, and :class:`HeadroomError` (the run goes on)."""
         clients = tuple(sorted(contributions))
+        require_cohort(self.threshold, len(clients))
         layout = Layout.of(contributions[clients[0]].tensors)
         if self._layout is not None and layout != self._layout:
             raise InvalidInputError("the model changed its tensors between rounds: residuals and scales do not fit it")
         self._layout = layout
         faults = self.dropouts.faults(round, clients, self.protection.vector_frame) if self.dropouts else None
-        work = self._round(round, model_hash, layout, contributions)
+        work = self._round(round, model_hash, layout, contributions, self._threshold_for(len(clients)))
         try:
             decoded, counted, view = self._sum(work, clients, faults)
         except BaseException as error:
@@ -112,18 +113,27 @@ class CompressedAggregator:
             clients, faults = result.survivors, None  # dropouts are drawn once a round
 
     def _round(
-        self, round: int, model_hash: bytes, layout: Layout, contributions: Mapping[ClientId, Contribution]
+        self,
+        round: int,
+        model_hash: bytes,
+        layout: Layout,
+        contributions: Mapping[ClientId, Contribution],
+        threshold: int,
     ) -> CompressedRound:
         compression = self.compression if self.prune is None else self.prune(self.compression)
-        terms = Terms(compression, self.threshold, self.grid, self.max_weight, self.session, self.clip_norm)
+        terms = Terms(compression, threshold, self.grid, self.max_weight, self.session, self.clip_norm)
         public = PublicRandomness(self.public_seed, round)
         return CompressedRound(terms, public, model_hash, layout, self._coder_state, self.feedback, contributions)
+
+    def _threshold_for(self, clients: int) -> int:
+        """The threshold of a cohort; all sums of its round have the same."""
+        return threshold_of(self.threshold, clients)
 
     def contexts(
         self, tensors: Tensors, clients: tuple[ClientId, ...], scale: Scale | None
     ) -> tuple[RoundContext, ...]:
         """The contexts of a round's sums, for plans. ``scale``: that of the last round, ``None`` for the first."""
-        work = self._round(0, bytes(32), Layout.of(tensors), {})
+        work = self._round(0, bytes(32), Layout.of(tensors), {}, self._threshold_for(len(clients)))
         return tuple(work.set_up(at, clients, scale)[1] for at in range(self.compression.sums))
 
     def check(self, tensors: Tensors, clients: Sequence[ClientId]) -> None:

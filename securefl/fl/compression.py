@@ -67,7 +67,6 @@ def aggregator_of(
     seeds = SeedTree(config.data.seed)
     dropout = config.faults.dropout
     grid = FixedPoint(protection.clip_range, protection.value_bits)
-    threshold = protection.threshold_count(config.data.clients)
     dropouts = Dropouts(dropout, seeds.child("dropouts")) if dropout else None
     shared = protection_named(protection.method, protection.suite)
     if not chosen.chain:
@@ -87,13 +86,15 @@ def aggregator_of(
     plan = rules.Plan(
         protect=protection.method,
         error_feedback=compression.feeds_back,
+        server_momentum=config.training.server_momentum,
+        adaptive_server=config.training.server_optimizer != "sgd",
         narrow_lanes=compression.quantizer is not None,
         two_sums=compression.sums > 1,
     )
     rules.check(plan, chosen.flags)
     return CompressedAggregator(
         shared,
-        threshold,
+        protection.threshold_count,
         compression,
         grid,
         max_weight,

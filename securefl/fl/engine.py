@@ -32,7 +32,7 @@ class LocalTask:
 
     ``rows``: of the engine's dataset. ``start``: the parameters that training starts from; the same object for many
     clients where they are equal. ``seed``: fixes the order of examples and random layers. ``terms``: what is added to
-    every gradient.
+    every gradient. ``limit``: at most so many steps.
     """
 
     client: ClientId
@@ -40,6 +40,7 @@ class LocalTask:
     start: Tensors = field(repr=False)
     seed: SeedTree
     terms: GradientTerms = field(default_factory=GradientTerms, repr=False)
+    limit: int | None = None
 
 
 class Engine(Protocol):
@@ -73,6 +74,7 @@ class SequentialEngine:
                 client=task.client,
                 round=round,
                 terms=task.terms,
+                limit=task.limit,
             )
             for task in tasks
         }

@@ -102,7 +102,8 @@ class Run:
         self._fedavg = FedAvg.from_config(
             config, workload, aggregator, training=training, checkpoint=checkpoint, pruning=pruning
         )
-        aggregator.check(tensors_of(workload.model), list(workload.weights))
+        sent = self._fedavg.algorithm.sends(tensors_of(workload.model))
+        aggregator.check(sent, list(workload.weights))
         self.rounds_done = self._fedavg.resume() if resume else 0
         ledger = _ledger_file(out, resume=resume)
         try:
@@ -120,7 +121,7 @@ class Run:
     def headline(self) -> list[str]:
         """What is about to happen, in a few lines."""
         c = self.config
-        suite = f" ({c.protection.suite})" if c.protection.method == "masked" else ""
+        suite = f" ({c.protection.suite})" if c.protection.method in ("masked", "shared") else ""
         start = f", resumed after round {self.rounds_done}" if self.rounds_done else ""
         lines = [
             f"{c.data.dataset}, {c.data.clients} clients ({c.data.partition}), {c.model.name} with {self.parameters} "

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -72,6 +73,7 @@ class GradientTerms:
 class LocalTraining:
     """How a client trains: ``epochs`` passes over its examples in mini-batches. [McMahan et al. 2017, ClientUpdate]
 
+    ``steps``: exactly that many mini-batches instead, whatever a client holds; passes follow each other as needed.
     ``optimizer``: ``"sgd"`` (with ``momentum`` in [0, 1)) or ``"adam"``; its state starts anew in every round.
     ``weight_decay``: >= 0, added to the gradient. ``dpsgd``: example-level privacy: Poisson batches, clipped and noised
     gradients, plain SGD. Raises :class:`~securefl.errors.ConfigurationError`.
@@ -84,8 +86,11 @@ class LocalTraining:
     momentum: float = 0.0
     weight_decay: float = 0.0
     dpsgd: ExampleNoise | None = None
+    steps: int | None = None
 
     def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ConfigurationError(f"steps are at least 1, not {self.steps}")
         if self.epochs < 1 or self.batch_size < 1:
             raise ConfigurationError(f"epochs and batch_size are at least 1, not {self.epochs} and {self.batch_size}")
         if not 0 < self.learning_rate <= _LARGEST:
@@ -105,7 +110,7 @@ class LocalResult:
     """What a client has after training; all of it is private to the client.
 
     ``update``: float32 arrays, after - before. ``weight``: number of examples. ``loss``: mean over the examples of the
-    last epoch, each taken before the step of its batch; it must not leave the client in the clear. ``steps``: count.
+    last pass, each taken before the step of its batch; it must not leave the client in the clear. ``steps``: count.
     """
 
     update: Tensors = field(repr=False)
@@ -133,10 +138,12 @@ def train(
     client: int,
     round: int,
     terms: GradientTerms | None = None,
+    limit: int | None = None,
 ) -> LocalResult:
     """Train ``module`` from ``tensors`` on the rows ``indices`` of ``dataset``; ``module`` is only a workspace.
 
     ``tensors`` is left as it is. ``client`` and ``round`` are for messages. ``terms``: added to every gradient.
+    ``limit``: >= 1, at most so many steps. ``weight`` is the number of examples, however many steps there are.
     Raises :class:`~securefl.errors.InvalidInputError` for no examples and when the loss or the update is not finite,
     :class:`~securefl.errors.ConfigurationError` when training changes a floating buffer (see ``models``).
     """
@@ -151,34 +158,41 @@ def train(
     inputs = torch.from_numpy(dataset.inputs[indices]).to(device)
     targets = torch.from_numpy(dataset.targets[indices]).to(device)
     if settings.dpsgd is not None:
-        if terms is not None and (terms.drift is not None or terms.proximal):
-            raise ConfigurationError("example-level privacy trains by plain sgd: nothing is added to its gradients")
+        if limit is not None or (terms is not None and (terms.drift is not None or terms.proximal)):
+            raise ConfigurationError(
+                "example-level privacy trains by plain sgd in full: nothing is added to its gradients, no step left out"
+            )
         return _train_privately(module, names, parameters, tensors, inputs, targets, settings, settings.dpsgd, seed)
-    rng, steps = seed.child("order").numpy(), 0
-    losses: list[torch.Tensor] = []  # of the last epoch's batches
+    rng, done, total = seed.child("order").numpy(), 0, steps_per_round(len(indices), settings)
+    if limit is not None:
+        total = min(total, limit)
+    losses: list[torch.Tensor] = []  # of the last pass's batches
+    seen = 0
     with _random_layers(seed.child("layers")), _constant_buffers(module):
-        for _ in range(settings.epochs):
+        while done < total:
             order = torch.from_numpy(rng.permutation(len(indices))).to(device)
             losses.clear()
-            # Gather once per epoch: one copy of this client's data, none per step.
+            seen = 0
+            # Gather once per pass: one copy of this client's data, none per step.
             shuffled = torch.split(inputs[order], settings.batch_size), torch.split(targets[order], settings.batch_size)
-            for batch, labels in zip(*shuffled, strict=True):
+            for batch, labels in islice(zip(*shuffled, strict=True), total - done):
                 loss = cross_entropy(module(batch), labels)
                 # Not loss.backward(): no .grad to allocate, accumulate and clear. Unused parameters get zeros.
                 step(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
                 losses.append(loss.detach())  # added up once, after the last step
-            steps += len(losses)
+                seen += len(labels)
+            done += len(losses)
     after = [parameter.detach().cpu().numpy() for parameter in parameters]
     # asarray: the difference of two arrays of shape () is a scalar in numpy.
     update = {name: np.asarray(value - tensors[name]) for name, value in zip(names, after, strict=True)}
-    sizes = torch.tensor([settings.batch_size] * (len(losses) - 1) + [(len(indices) - 1) % settings.batch_size + 1])
-    mean_loss = float(torch.stack(losses).cpu() @ sizes.float()) / len(indices)
+    sizes = torch.tensor([settings.batch_size] * (len(losses) - 1) + [seen - settings.batch_size * (len(losses) - 1)])
+    mean_loss = float(torch.stack(losses).cpu() @ sizes.float()) / seen
     # What was NaN or infinite once is so in the parameters for good, so one look at the end finds it.
     if not (np.isfinite(mean_loss) and all(np.isfinite(value).all() for value in update.values())):
         raise InvalidInputError(
             f"the training of client {client} in round {round} is no longer finite; lower the learning rate"
         )
-    return LocalResult(update, len(indices), mean_loss, steps)
+    return LocalResult(update, len(indices), mean_loss, done)
 
 
 def batch_probability(examples: int, batch_size: int) -> float:
@@ -188,7 +202,7 @@ def batch_probability(examples: int, batch_size: int) -> float:
 
 def steps_per_round(examples: int, settings: LocalTraining) -> int:
     """Optimiser steps of one client in one round."""
-    return settings.epochs * -(-examples // settings.batch_size)
+    return settings.epochs * -(-examples // settings.batch_size) if settings.steps is None else settings.steps
 
 
 def _train_privately(

@@ -63,7 +63,9 @@ def prepare(config: Config) -> Workload:
 def local_training(config: Config) -> LocalTraining:
     """How the clients of ``config`` train."""
     chosen = config.training
-    return LocalTraining(chosen.local_epochs, chosen.batch_size, chosen.learning_rate, chosen.optimizer)
+    return LocalTraining(
+        chosen.local_epochs, chosen.batch_size, chosen.learning_rate, chosen.optimizer, steps=chosen.local_steps
+    )
 
 
 def check(workload: Workload) -> None:

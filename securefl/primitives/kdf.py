@@ -36,8 +36,13 @@ class Label(Enum):
     NOISE_STREAM = b"securefl/v1/dp/noise-stream"
     LEDGER_ROW = b"securefl/v1/dp/ledger-row"
     PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
+    SHARE_STREAM = b"securefl/v1/shared/share-stream"
+    SHARE_BOX = b"securefl/v1/shared/share-box"
     COMPRESSION = b"securefl/v1/encoding/compression"
     INVITATION = b"securefl/v1/integrations/invitation"
+    MPC_STREAM = b"securefl/v1/mpc/stream"
+    SPLIT_CONTEXT = b"securefl/v1/split/context"
+    SPLIT_HANDOVER = b"securefl/v1/split/handover"
 
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:

@@ -67,7 +67,10 @@ class Keystream:
 
     def fill(self, out: RingVector) -> None:
         """Write the next ``out.size`` words to ``out`` (uint64, contiguous)."""
-        target = out.view(np.uint8).data
+        self.fill_bytes(out.view(np.uint8).data)
+
+    def fill_bytes(self, target: memoryview) -> None:
+        """Write the next ``target.nbytes`` bytes of the stream to ``target`` (one dimension of bytes, writable)."""
         for at in range(0, target.nbytes, len(_ZEROS)):
             piece = target[at : at + len(_ZEROS)]
             self._cipher.update_into(memoryview(_ZEROS)[: piece.nbytes], piece)

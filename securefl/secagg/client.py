@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
+from itertools import groupby
 
 from securefl.errors import (
     AuthenticationError,
@@ -19,7 +20,7 @@ from securefl.machine import Aborted, Completed, Event, Machine, NeedInput, Send
 from securefl.primitives import shamir
 from securefl.primitives.entropy import Entropy, SystemEntropy
 from securefl.primitives.kem import SEED_BYTES, PrivateKey, public_key, unseal
-from securefl.primitives.prg import accumulate
+from securefl.primitives.shamir import SHARE_BYTES
 from securefl.secagg import masking
 from securefl.secagg.messages import (
     Abort,
@@ -35,6 +36,7 @@ from securefl.secagg.messages import (
 )
 from securefl.secagg.params import PROTOCOL, Params
 from securefl.secagg.suspension import SuspendedClient
+from securefl.secagg.unmasking import share_places
 from securefl.types import SERVER, ClientId, IntegerVector, RingVector
 from securefl.wire import Buffer, Envelope, open_frame, seal_frame
 
@@ -69,7 +71,8 @@ class Client(Machine):
 
     ``params``: what the session is about. ``me``: this client's id. ``minimum_survivors``: this client's own least
     number of clients in the sum (default: the threshold); it comes from local configuration, never from the server.
-    ``minimum_threshold``: likewise for the threshold. ``entropy``: replaced only by tests and vectors.
+    ``minimum_threshold``: likewise for the threshold; ``minimum_holders``: for the holders of an opened shell.
+    ``entropy``: replaced only by tests and vectors.
 
     Raises :class:`ConfigurationError` when ``me`` was not invited or the parameters lie below the local minimum.
     One object serves one session: a second vector under the same keys would reveal the difference of the two.
@@ -85,6 +88,7 @@ class Client(Machine):
         *,
         minimum_survivors: int | None = None,
         minimum_threshold: int = 2,
+        minimum_holders: int = 2,
         entropy: Entropy | None = None,
     ) -> None:
         super().__init__()
@@ -100,6 +104,11 @@ class Client(Machine):
             raise ConfigurationError(
                 f"the session's threshold is {params.threshold}; this client demands at least {minimum_threshold}"
             )
+        if params.shells is not None and params.shells.minimum_holders < minimum_holders:
+            raise ConfigurationError(
+                f"the session opens shells over {params.shells.minimum_holders} holders; "
+                f"this client demands at least {minimum_holders}"
+            )
         self._params = params
         self._me = me
         self._entropy: Entropy = SystemEntropy() if entropy is None else entropy
@@ -108,7 +117,7 @@ class Client(Machine):
         self._secrets: _Secrets | None = None
         self._roster: frozenset[ClientId] = frozenset()
         self._roster_hash = b""
-        self._own_shares: tuple[bytes, bytes] = (b"", b"")
+        self._own_shares: tuple[bytes, ...] = ()  # of the self-mask seeds
         self._inbox: dict[ClientId, Sealed] = {}
         self._pair_secrets: dict[ClientId, bytes] = {}
 
@@ -116,19 +125,21 @@ class Client(Machine):
         """Exchange 1: draw fresh seeds, advertise the keys. SPEC §5.1."""
         self._advance("start")
         # [BIK+17, Fig. 4, round 0], with a third, never shared, seed for the channel key
-        self._secrets = secrets = _Secrets(self._params, self._me, _seeds(self._entropy))
+        self._secrets = secrets = _Secrets(self._params, self._me, _seeds(self._entropy, self._params.tier(self._me)))
         return [self._send(Kind.ADVERTISE_KEYS, secrets.advertisement.encode())]
 
     def provide(self, values: IntegerVector) -> Sequence[Event]:
         """Give the integers to be summed: uint64[dimension], each <= max_value. Once; the array may be reused after.
 
+        With shells: the integers of the shells that this client's tier holds, in order.
         Raises :class:`InvalidInputError` for values that do not fit; the session goes on and waits for others.
         """
         self._check("provide")
         if self._packed is not None:
             raise LocalProtocolError("the input was given already; one object serves one session")
-        self._params.lanes.check(values)
-        self._packed = self._params.lanes.pack(values)
+        tier = self._params.tier(self._me)
+        self._params.packing.check(values, tier)
+        self._packed = self._params.packing.pack(values, tier)
         return self._mask(self._packed) if self.state is State.KEYED else ()
 
     def receive(self, frame: bytes) -> Sequence[Event]:
@@ -186,7 +197,7 @@ class Client(Machine):
             state=self._state.value,
             me=self._me,
             minimum=self._minimum,
-            seeds=(secrets.mask_seed, secrets.self_seed, secrets.channel_seed),
+            seeds=(secrets.mask_seed, *secrets.self_seeds, secrets.channel_seed),
             roster_hash=self._roster_hash,
             own_shares=self._own_shares,
             seen=self._seen,
@@ -224,14 +235,16 @@ class Client(Machine):
             raise FaultyServerError("two keys of the roster are the same: someone stands in for another client")
         self._roster = frozenset(message.keys)
         self._roster_hash = roster_hash
-        mask_shares, self_shares = self._split(secrets.mask_seed), self._split(secrets.self_seed)
+        mask_shares = self._split(secrets.mask_seed)
+        self_shares = [self._split(seed) for seed in secrets.self_seeds]
         mine = params.point(self._me) - 1
-        self._own_shares = (mask_shares[mine], self_shares[mine])
+        self._own_shares = tuple(shares[mine] for shares in self_shares)
         boxes: dict[ClientId, Sealed] = {}
         for other, keys in message.keys.items():
             if other != self._me:
                 at = params.point(other) - 1
-                boxes[other] = self._seal_for(other, keys, mask_shares[at] + self_shares[at])
+                dealt = b"".join([mask_shares[at], *(shares[at] for shares in self_shares)])
+                boxes[other] = self._seal_for(other, keys, dealt)
         return [self._send(Kind.SHARE_KEYS, EncryptedShares(boxes).encode())]
 
     def _split(self, secret: bytes) -> list[bytes]:
@@ -283,13 +296,13 @@ class Client(Machine):
         """Mask ``vector`` in place and send it."""
         params = self._params
         self._advance("mask")
-        me, peers = self._me, self._inbox.keys()
+        me, masks = self._me, masking.Masks(params)
         # [BIK+17, §4.0.2]: y = x + PRG(b_i) + Σ_{j>i} PRG(m_ij) − Σ_{j<i} PRG(m_ij)
-        add = [masking.self_stream_key(params, me, self._held().self_seed)]
-        secrets = self._pair_secrets
-        add += [masking.pair_stream_key(params, secrets[other], me, other) for other in peers if other > me]
-        subtract = [masking.pair_stream_key(params, secrets[other], other, me) for other in peers if other < me]
-        accumulate(vector, add, subtract)
+        for shell, seed in enumerate(self._held().self_seeds, start=1):
+            masks.own(me, shell, seed, add=True)
+        for other in self._inbox:
+            masks.pair(self._pair_secrets[other], min(me, other), max(me, other), add=me < other)
+        masks.apply(vector)
         self._packed = None
         self._pair_secrets = {}
         return [self._send(Kind.MASKED_INPUT, MaskedInput(vector).encode())]
@@ -305,23 +318,25 @@ class Client(Machine):
         if survivors | dropped != self._inbox.keys() | {self._me}:
             raise FaultyServerError("the lists do not name exactly the clients that shared keys")
         self._enough(len(survivors), "survived")
-        shares = tuple(self._share_for(client, client in survivors) for client in sorted(survivors | dropped))
-        answer = self._send(Kind.UNMASK_SHARES, UnmaskShares(shares).encode())
+        places = share_places(self._params, sorted(survivors | dropped), survivors)
+        shares: list[bytes | None] = []
+        for client, wanted in groupby(places, key=lambda place: place[0]):
+            shares += self._shares_for(client, [shell for _, shell in wanted])
+        answer = self._send(Kind.UNMASK_SHARES, UnmaskShares(tuple(shares)).encode())
         self._drop_secrets()
         return [answer, Completed()]
 
-    def _share_for(self, client: ClientId, survived: bool) -> bytes | None:
-        """A survivor's self-mask share or a dropped client's mask-seed share: one kind, never both."""
+    def _shares_for(self, client: ClientId, shells: Sequence[int]) -> list[bytes | None]:
+        """A survivor's self-mask shares of opened shells, or (shell 0) a dropped one's mask-seed share; never both."""
         if client == self._me:
-            return self._own_shares[1]
+            return [self._own_shares[shell - 1] for shell in shells]
         info = masking.shares_box_info(self._params, self._roster_hash, client, self._me)
         try:
-            pair = unseal(self._held().channel_private, self._inbox[client].shares, info)
-            share = pair[shamir.SHARE_BYTES :] if survived else pair[: shamir.SHARE_BYTES]
-            shamir.share_from_bytes(share)  # passing on what is no share would make this client the suspect
-        except (AuthenticationError, DecodeError):
-            return None  # told to the server as missing; it names the dealer if the others' shares do not suffice
-        return share
+            dealt = unseal(self._held().channel_private, self._inbox[client].shares, info)
+        except AuthenticationError:
+            # told to the server as missing; it names the dealer if the others' shares do not suffice
+            return [None for _ in shells]
+        return [_share_in_field(dealt[shell * SHARE_BYTES : (shell + 1) * SHARE_BYTES]) for shell in shells]
 
     # ---- the rest -------------------------------------------------------------------------------------------
 
@@ -342,7 +357,7 @@ class Client(Machine):
 
     def _drop_secrets(self) -> None:
         self._secrets = self._packed = None
-        self._pair_secrets, self._inbox, self._own_shares = {}, {}, (b"", b"")
+        self._pair_secrets, self._inbox, self._own_shares = {}, {}, ()
 
     def _send(self, kind: Kind, body: bytes | memoryview) -> Send:
         return Send(SERVER, seal_frame(PROTOCOL, kind, self._params.context_hash, self._me, SERVER, body))
@@ -358,21 +373,34 @@ class Client(Machine):
         return Abort.decode(body, params)
 
 
-def _seeds(entropy: Entropy) -> tuple[bytes, bytes, bytes]:
-    return entropy.token(SEED_BYTES), entropy.token(SEED_BYTES), entropy.token(SEED_BYTES)
+def _seeds(entropy: Entropy, shells: int) -> tuple[bytes, ...]:
+    """The mask seed, the self seeds of the client's shells, the channel seed."""
+    return tuple(entropy.token(SEED_BYTES) for _ in range(shells + 2))
+
+
+def _share_in_field(share: bytes) -> bytes | None:
+    """The share, or ``None``: passing on what is no share would make this client the suspect."""
+    try:
+        shamir.share_from_bytes(share)
+    except DecodeError:
+        return None
+    return share
 
 
 class _Secrets:
     """The three seeds of one client in one session and the keys derived from them."""
 
-    def __init__(self, params: Params, me: ClientId, seeds: tuple[bytes, bytes, bytes]) -> None:
-        self.mask_seed, self.self_seed, self.channel_seed = seeds  # s_i and b_i are Shamir-shared, c_i never
+    def __init__(self, params: Params, me: ClientId, seeds: tuple[bytes, ...]) -> None:
+        # s_i and b_i, one of these for each shell that the client holds, are Shamir-shared; c_i never is
+        self.mask_seed, *self_seeds, self.channel_seed = seeds
+        self.self_seeds = tuple(self_seeds)
         self.mask_private: PrivateKey
         self.mask_private, mask_public = masking.mask_key_pair(params, me, self.mask_seed)
         self.channel_private, channel_public = masking.channel_key_pair(params, me, self.channel_seed)
-        self.advertisement = AdvertiseKeys(
-            channel_public.raw, mask_public.raw, masking.self_commitment(params, me, self.self_seed)
+        commitments = (
+            masking.self_commitment(params, me, seed, shell) for shell, seed in enumerate(self.self_seeds, start=1)
         )
+        self.advertisement = AdvertiseKeys(channel_public.raw, mask_public.raw, b"".join(commitments))
 
     def __repr__(self) -> str:
         return "<redacted>"

@@ -5,6 +5,9 @@ seed of its channel key (never shared), m_ij = m_ji the secret of a pair, C the 
 
     masked input of i = pack(x_i) + stream(b_i) + Σ_{j>i} stream(m_ij) − Σ_{j<i} stream(m_ij)   (mod 2^64)
 
+With shells (protocols/shells/SPEC.md) there is one b_i per shell that i holds, and the stream of a pair ends with the
+last shell that both hold.
+
 [BIK+17] Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, §4.
 """
 
@@ -15,12 +18,13 @@ from typing import Final
 
 from securefl.primitives.kdf import Label, commit, derive, info_bytes, tuple_hash
 from securefl.primitives.kem import PrivateKey, PublicKey, key_pair
-from securefl.primitives.prg import KEY_BYTES
+from securefl.primitives.prg import KEY_BYTES, accumulate
 from securefl.secagg.params import Params
-from securefl.types import ClientId
+from securefl.types import ClientId, RingVector
 from securefl.wire import Buffer
 
 __all__ = [
+    "Masks",
     "channel_key_pair",
     "mask_key_pair",
     "pair_box_info",
@@ -47,9 +51,9 @@ def channel_key_pair(params: Params, client: ClientId, seed: bytes) -> tuple[Pri
     return key_pair(params.suite, derive(seed, Label.CHANNEL_KEY, params.context_hash, _id(client)))
 
 
-def self_commitment(params: Params, client: ClientId, seed: bytes) -> bytes:
-    """32 bytes that bind client i to b_i before shares are dealt."""
-    return commit(Label.SELF_COMMITMENT, seed, params.context_hash, _id(client))
+def self_commitment(params: Params, client: ClientId, seed: bytes, shell: int = 1) -> bytes:
+    """32 bytes that bind client i to b_i (of the shell) before shares are dealt."""
+    return commit(Label.SELF_COMMITMENT, seed, params.context_hash, _id(client), *_shell(params, shell))
 
 
 def roster_hash(params: Params, body: Buffer) -> bytes:
@@ -67,9 +71,44 @@ def pair_stream_key(params: Params, secret: bytes, low: ClientId, high: ClientId
     return derive(secret, Label.PAIR_STREAM, params.context_hash, _id(low), _id(high), length=KEY_BYTES)
 
 
-def self_stream_key(params: Params, client: ClientId, seed: bytes) -> bytes:
-    """The AES key of client i's self mask."""
-    return derive(seed, Label.SELF_STREAM, params.context_hash, _id(client), length=KEY_BYTES)
+def self_stream_key(params: Params, client: ClientId, seed: bytes, shell: int = 1) -> bytes:
+    """The AES key of client i's self mask (of the shell)."""
+    fields = (params.context_hash, _id(client), *_shell(params, shell))
+    return derive(seed, Label.SELF_STREAM, *fields, length=KEY_BYTES)
+
+
+def _shell(params: Params, shell: int) -> tuple[bytes, ...]:
+    return () if params.shells is None else (bytes([shell]),)
+
+
+class Masks:
+    """Streams to be added to or taken from a packed vector, by the words that they cover."""
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._work: dict[tuple[int, int], tuple[list[bytes], list[bytes]]] = {}
+
+    def own(self, client: ClientId, shell: int, seed: bytes, *, add: bool) -> None:
+        """The self mask of one shell."""
+        self._take(self._params.packing.ranges[shell - 1], self_stream_key(self._params, client, seed, shell), add)
+
+    def pair(self, secret: bytes, low: ClientId, high: ClientId, *, add: bool) -> None:
+        """The mask of a pair, on the shells that both hold: the first words of the vector."""
+        params = self._params
+        words = params.packing.words_of(min(params.tier(low), params.tier(high)))
+        self._take((0, words), pair_stream_key(params, secret, low, high), add)
+
+    def _take(self, words: tuple[int, int], key: bytes, add: bool) -> None:
+        adding, taking = self._work.setdefault(words, ([], []))
+        (adding if add else taking).append(key)
+
+    def apply(self, vector: RingVector) -> None:
+        """All of them on ``vector``, in place."""
+        for (low, high), (adding, taking) in self._work.items():
+            accumulate(vector[low:high], adding, taking)
+
+    def __repr__(self) -> str:
+        return "<Masks>"
 
 
 def shares_box_info(params: Params, roster: bytes, sender: ClientId, recipient: ClientId) -> bytes:

@@ -62,11 +62,19 @@ def _ascending(ids: Sequence[int], params: Params) -> tuple[ClientId, ...]:
     return tuple(PartyId(i) for i in ids)
 
 
+def _tier(client: int, params: Params) -> int:
+    """The tier of a client named in a message; what stands after the name has its length from it."""
+    if params.shells is not None and client not in params:
+        raise DecodeError("a list names a client that was not invited")
+    return 1 if params.shells is None else params.tier(PartyId(client))
+
+
 @dataclass(frozen=True, slots=True)
 class AdvertiseKeys:
     """Client → server, exchange 1. 2K + 32 bytes. SPEC §6.1.
 
     ``commitment`` binds the client to its self-mask seed; the mask key binds it to the seed of its pairwise masks.
+    With shells: one commitment after the other, 32 bytes for each shell that the client holds.
     """
 
     channel_key: bytes
@@ -74,28 +82,32 @@ class AdvertiseKeys:
     commitment: bytes
 
     @staticmethod
-    def length(params: Params) -> int:
-        return 2 * params.suite.public_bytes + COMMITMENT_BYTES
+    def length(params: Params, tier: int = 1) -> int:
+        return 2 * params.suite.public_bytes + tier * COMMITMENT_BYTES
 
     def encode(self) -> bytes:
         return self.channel_key + self.mask_key + self.commitment
 
+    def commitment_of(self, shell: int) -> bytes:
+        """The commitment to the self-mask seed of a shell."""
+        return self.commitment[(shell - 1) * COMMITMENT_BYTES : shell * COMMITMENT_BYTES]
+
     @classmethod
-    def decode(cls, body: Buffer, params: Params) -> AdvertiseKeys:
+    def decode(cls, body: Buffer, params: Params, tier: int = 1) -> AdvertiseKeys:
         reader = Reader(body)
-        result = cls._read(reader, params)
+        result = cls._read(reader, params, tier)
         reader.end()
         return result
 
     @classmethod
-    def _read(cls, reader: Reader, params: Params) -> AdvertiseKeys:
+    def _read(cls, reader: Reader, params: Params, tier: int) -> AdvertiseKeys:
         key_bytes = params.suite.public_bytes
         keys = bytes(reader.raw(key_bytes)), bytes(reader.raw(key_bytes))
         # both suites end in an X25519 key, whose highest bit is ignored (RFC 7748 §5): two spellings of one key
         # must not pass for two keys
         if any(key[-1] & 0x80 for key in keys):
             raise DecodeError("a public key is not in its canonical form: the highest bit of its X25519 part is set")
-        return cls(*keys, bytes(reader.raw(COMMITMENT_BYTES)))
+        return cls(*keys, bytes(reader.raw(COMMITMENT_BYTES * tier)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +121,7 @@ class Roster:
 
     @staticmethod
     def limit(params: Params) -> int:
-        return 4 + len(params.clients) * (4 + AdvertiseKeys.length(params))
+        return 4 + len(params.clients) * (4 + AdvertiseKeys.length(params, params.shell_count))
 
     def encode(self) -> bytes:
         writer = Writer().u32(len(self.keys))
@@ -122,7 +134,10 @@ class Roster:
     def decode(cls, body: Buffer, params: Params) -> Roster:
         reader = Reader(body)
         count = _ids(reader, params, 4 + AdvertiseKeys.length(params))
-        pairs = [(reader.u32(), AdvertiseKeys._read(reader, params)) for _ in range(count)]
+        pairs: list[tuple[int, AdvertiseKeys]] = []
+        for _ in range(count):
+            client = reader.u32()
+            pairs.append((client, AdvertiseKeys._read(reader, params, _tier(client, params))))
         reader.end()
         ids = _ascending([client for client, _ in pairs], params)
         return cls(dict(zip(ids, (keys for _, keys in pairs), strict=True)))
@@ -136,8 +151,9 @@ class Sealed:
     pair: bytes | None
 
 
-def shares_box_bytes(params: Params) -> int:
-    return params.suite.sealed_bytes(2 * SHARE_BYTES)
+def shares_box_bytes(params: Params, tier: int = 1) -> int:
+    """Bytes of a box of shares from a client of this tier: of its mask seed and of each self-mask seed."""
+    return params.suite.sealed_bytes((1 + tier) * SHARE_BYTES)
 
 
 def pair_box_bytes(params: Params) -> int:
@@ -155,7 +171,8 @@ class EncryptedShares:
 
     @staticmethod
     def limit(params: Params) -> int:
-        return 4 + len(params.clients) * (4 + shares_box_bytes(params) + pair_box_bytes(params))
+        boxes = shares_box_bytes(params, params.shell_count) + pair_box_bytes(params)
+        return 4 + len(params.clients) * (4 + boxes)
 
     def encode(self) -> bytes:
         writer = Writer().u32(len(self.boxes))
@@ -174,7 +191,8 @@ class EncryptedShares:
         boxes: list[Sealed] = []
         for _ in range(_ids(reader, params, 4 + shares_box_bytes(params))):
             other = reader.u32()
-            shares = bytes(reader.raw(shares_box_bytes(params)))
+            tier = _tier(owner if owner_sends else other, params)
+            shares = bytes(reader.raw(shares_box_bytes(params, tier)))
             low_to_high = owner < other if owner_sends else other < owner
             ids.append(other)
             boxes.append(Sealed(shares, bytes(reader.raw(pair_box_bytes(params))) if low_to_high else None))
@@ -186,21 +204,25 @@ class EncryptedShares:
 
 @dataclass(frozen=True, slots=True)
 class MaskedInput:
-    """Client → server, exchange 3. 8 W bytes: the packed vector plus masks, little-endian words. SPEC §6.5."""
+    """Client → server, exchange 3. 8 W bytes: the packed vector plus masks, little-endian words. SPEC §6.5.
+
+    With shells: the words of the shells that the client holds.
+    """
 
     words: RingVector = field(repr=False)
 
     @staticmethod
-    def length(params: Params) -> int:
-        return 8 * params.lanes.words
+    def length(params: Params, tier: int = 1) -> int:
+        return 8 * params.packing.words_of(tier)
 
     def encode(self) -> memoryview:
         return np.ascontiguousarray(self.words, dtype="<u8").view(np.uint8).data
 
     @classmethod
-    def decode(cls, body: Buffer, params: Params) -> MaskedInput:
-        if memoryview(body).nbytes != cls.length(params):
-            raise DecodeError(f"a masked input has {cls.length(params)} bytes, got {memoryview(body).nbytes}")
+    def decode(cls, body: Buffer, params: Params, tier: int = 1) -> MaskedInput:
+        length = cls.length(params, tier)
+        if memoryview(body).nbytes != length:
+            raise DecodeError(f"a masked input has {length} bytes, got {memoryview(body).nbytes}")
         return cls(np.frombuffer(body, dtype="<u8"))
 
 
@@ -238,14 +260,15 @@ class UnmaskShares:
     """Client → server, exchange 4. 4 + 34 m bytes, m clients that shared keys. SPEC §6.7.
 
     For each of them, ascending: 1 and the share asked for (of the self-mask seed of a survivor, of the mask-key
-    seed of a dropped client), or 0 and zeros when that client's box did not open.
+    seed of a dropped client), or 0 and zeros when that client's box did not open. With shells: of a survivor one for
+    each opened shell that it holds, ascending.
     """
 
     shares: tuple[bytes | None, ...] = field(repr=False)
 
     @staticmethod
     def limit(params: Params) -> int:
-        return 4 + (1 + SHARE_BYTES) * len(params.clients)
+        return 4 + (1 + SHARE_BYTES) * len(params.clients) * params.shell_count
 
     def encode(self) -> bytes:
         writer = Writer().u32(len(self.shares))
@@ -257,7 +280,8 @@ class UnmaskShares:
     def decode(cls, body: Buffer, params: Params) -> UnmaskShares:
         reader = Reader(body)
         shares: list[bytes | None] = []
-        for _ in range(_ids(reader, params, 1 + SHARE_BYTES)):
+        limit = len(params.clients) * params.shell_count
+        for _ in range(reader.count(limit=limit, item_bytes=1 + SHARE_BYTES)):
             present, share = reader.u8(), bytes(reader.raw(SHARE_BYTES))
             if present not in (0, 1) or (not present and any(share)):
                 raise DecodeError("a share is neither present nor absent")
@@ -305,8 +329,8 @@ def client_limits(params: Params) -> dict[int, int]:
 def server_limits(params: Params) -> dict[int, int]:
     """The largest body, in bytes, of every kind that the server takes."""
     return {
-        Kind.ADVERTISE_KEYS: AdvertiseKeys.length(params),
+        Kind.ADVERTISE_KEYS: AdvertiseKeys.length(params, params.shell_count),
         Kind.SHARE_KEYS: EncryptedShares.limit(params),
-        Kind.MASKED_INPUT: MaskedInput.length(params),
+        Kind.MASKED_INPUT: 8 * params.packing.words,
         Kind.UNMASK_SHARES: UnmaskShares.limit(params),
     }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from typing import Final
 
 from securefl.encoding.packing import Packing
+from securefl.encoding.shells import ShellPacking
 from securefl.errors import ConfigurationError
-from securefl.machine import RoundContext, Segment, check_identity, extra_fields
+from securefl.machine import RoundContext, Segment, Shells, check_identity, extra_fields
 from securefl.primitives.kdf import Label, tuple_hash
 from securefl.primitives.kem import Suite
 from securefl.types import ClientId
@@ -41,7 +43,8 @@ class Params:
     client. ``max_value``: the largest integer a client may give. ``threshold``: t, the least number of survivors
     and the number of shares that open a secret; default: the smallest majority, floor(n/2) + 1. ``session``: 1 to
     64 bytes that name the run; ``round``: its round. ``model_hash``: 32 bytes. ``segments``, ``encoding``: see
-    :class:`~securefl.machine.RoundContext`; both empty for a vector of one range.
+    :class:`~securefl.machine.RoundContext`; both empty for a vector of one range. ``shells``: nested parts that clients
+    of different tiers hold, or ``None``; their ``minimum_holders`` is at most the threshold.
 
     Raises :class:`ConfigurationError` for anything that cannot work. A threshold of n/2 or less is refused unless
     ``allow_minority_threshold``: two disjoint halves of the cohort could then each open a secret of the same client.
@@ -60,6 +63,7 @@ class Params:
     allow_minority_threshold: bool = False
     encoding: bytes = b""
     segments: tuple[Segment, ...] = ()
+    shells: Shells | None = None
 
     def __post_init__(self) -> None:
         n = len(self.clients)
@@ -76,7 +80,12 @@ class Params:
             raise ConfigurationError(
                 f"a threshold of {self.threshold} is not a majority of {n} clients: use at least {n // 2 + 1}"
             )
-        _ = self.lanes  # raises when the sum does not fit
+        if self.shells is not None and self.shells.minimum_holders > self.threshold:
+            raise ConfigurationError(
+                f"minimum_holders = {self.shells.minimum_holders} is more than the threshold {self.threshold}: the "
+                "shell that all clients hold could stay closed; raise the threshold"
+            )
+        _ = self.packing  # raises when the sum does not fit
 
     @classmethod
     def of(cls, context: RoundContext, suite: Suite = Suite.MLKEM768_X25519) -> Params:
@@ -94,12 +103,31 @@ class Params:
             suite=suite,
             segments=context.segments,
             encoding=context.encoding,
+            shells=context.shells,
         )
 
     @cached_property
+    def packing(self) -> ShellPacking:
+        """How the integers of every shell are packed."""
+        return ShellPacking.of(self.dimension, self.max_value, len(self.clients), self.segments, self.shells)
+
+    @property
     def lanes(self) -> Packing:
-        """How the integers are packed; headroom is for the whole invited cohort."""
-        return Packing.of(self.dimension, self.max_value, len(self.clients), self.segments)
+        """How the integers are packed, of the first shell if there are shells; headroom is for all invited clients."""
+        return self.packing.parts[0]
+
+    @property
+    def shell_count(self) -> int:
+        """Shells of the vector; 1 without shells."""
+        return len(self.packing.parts)
+
+    def tier(self, client: ClientId) -> int:
+        """How many shells a client holds; 1 without shells, where the one shell is the whole vector."""
+        return 1 if self.shells is None else self.shells.tiers[self._points[client] - 1]
+
+    def opened(self, survivors: Sequence[ClientId]) -> tuple[int, ...]:
+        """The shells whose sums are opened over these survivors, ascending."""
+        return (1,) if self.shells is None else self.shells.opened([self.tier(client) for client in survivors])
 
     @cached_property
     def context_hash(self) -> bytes:
@@ -115,7 +143,7 @@ class Params:
             self.max_value.to_bytes(8, "big"),
             b"".join(i.to_bytes(4, "big") for i in self.clients),
             self.model_hash,
-            *extra_fields(self.segments, self.encoding),
+            *extra_fields(self.segments, self.encoding, self.shells),
         )
 
     def point(self, client: ClientId) -> int:

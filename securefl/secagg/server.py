@@ -78,6 +78,7 @@ class Server(Machine):
         self._boxes: dict[ClientId, dict[ClientId, Sealed]] = {}  # by sender, then recipient
         self._total: RingVector | None = None
         self._survivors: tuple[ClientId, ...] = ()
+        self._asked = 0  # shares that a survivor has to give
         self._shares: dict[ClientId, UnmaskShares] = {}
 
     @property
@@ -146,7 +147,7 @@ class Server(Machine):
     def _take(self, kind: Kind, envelope: Envelope) -> None:
         params, sender, body = self._params, envelope.sender, envelope.body
         if kind is Kind.ADVERTISE_KEYS:
-            self._keys[sender] = self._usable(sender, AdvertiseKeys.decode(body, params))
+            self._keys[sender] = self._usable(sender, AdvertiseKeys.decode(body, params, params.tier(sender)))
         elif kind is Kind.SHARE_KEYS:
             message = EncryptedShares.decode(body, params, owner=sender, owner_sends=True)
             if message.boxes.keys() | {sender} != self._keys.keys():
@@ -155,17 +156,18 @@ class Server(Machine):
                 )
             self._boxes[sender] = message.boxes
         elif kind is Kind.MASKED_INPUT:
-            words = MaskedInput.decode(body, params).words
-            if self._total is None:
+            words = MaskedInput.decode(body, params, params.tier(sender)).words
+            if self._total is None and words.size == params.packing.words:
                 self._total = words.astype(np.uint64)
             else:
-                np.add(self._total, words, out=self._total)
+                if self._total is None:
+                    self._total = np.zeros(params.packing.words, dtype=np.uint64)
+                total = self._total[: words.size]  # a client's shells are the first words
+                np.add(total, words, out=total)
         else:
             shares = UnmaskShares.decode(body, params)
-            if len(shares.shares) != len(self._boxes):
-                raise FaultyClientError(
-                    f"client {sender} sent {len(shares.shares)} of {len(self._boxes)} shares", [sender]
-                )
+            if len(shares.shares) != self._asked:
+                raise FaultyClientError(f"client {sender} sent {len(shares.shares)} of {self._asked} shares", [sender])
             self._shares[sender] = shares
 
     def _usable(self, sender: ClientId, keys: AdvertiseKeys) -> AdvertiseKeys:
@@ -206,6 +208,7 @@ class Server(Machine):
         self._advance("close")
         self._survivors = tuple(sorted(self._answered))
         dropped = tuple(client for client in sorted(self._boxes) if client not in self._answered)
+        self._asked = len(unmasking.share_places(self._params, sorted(self._boxes), frozenset(self._survivors)))
         self._open(self._survivors)
         body = UnmaskRequest(self._survivors, dropped).encode()
         return [self._send(Kind.UNMASK_REQUEST, client, body) for client in self._survivors]
@@ -226,7 +229,7 @@ class Server(Machine):
         opened = unmasking.open_seeds(params, self._keys, tuple(sorted(self._boxes)), self._survivors, self._shares)
         unmasking.remove_masks(params, total, self._boxes, self._roster_hash, self._survivors, opened)
         try:
-            values = params.lanes.unpack(total, len(self._survivors))
+            values = params.packing.unpack(total, [params.tier(client) for client in self._survivors])
         except DecodeError as error:
             raise FaultyClientError(f"the masks did not cancel: {error}; a client used keys it did not share") from None
         return values, opened.suspects

@@ -6,7 +6,7 @@ been answered: a session resumed twice from the same bytes could answer two diff
 SPEC: protocols/secagg/SPEC.md §7 (states); the encoding is this package's own and no message.
 
     u8 version · u8 state · 32 context hash · u32 client · u32 minimum
-    32 mask seed · 32 self seed · 32 channel seed · u8 0 or 32 roster hash · u8 0 or 2 × 33 own shares
+    blob seeds, 32 each: mask, self (one per shell), channel · blob roster hash · blob own shares, 33 each
     list of (u8 kind, 32 checksum) · list of u32 roster · list of (u32 id, blob box) · list of (u32 id, 32 pair secret)
 """
 
@@ -34,16 +34,17 @@ HASH_BYTES: Final = 32
 class SuspendedClient:
     """What a :class:`~securefl.secagg.client.Client` knows between two messages.
 
-    ``state``: the number of its state. ``seeds``: mask, self and channel seed, 32 bytes each. ``seen``: message kind →
+    ``state``: the number of its state. ``seeds``: mask seed, self seeds, channel seed, 32
+    bytes each. ``seen``: message kind →
     checksum of the frame taken. ``roster``: ids that advertised keys. ``boxes``: id → sealed shares for this client.
     """
 
     state: int
     me: ClientId
     minimum: int
-    seeds: tuple[bytes, bytes, bytes] = field(repr=False)
+    seeds: tuple[bytes, ...] = field(repr=False)
     roster_hash: bytes
-    own_shares: tuple[bytes, bytes] = field(repr=False)
+    own_shares: tuple[bytes, ...] = field(repr=False)
     seen: Mapping[int, bytes]
     roster: frozenset[ClientId]
     boxes: Mapping[ClientId, bytes] = field(repr=False)
@@ -53,9 +54,7 @@ class SuspendedClient:
         """The bytes, bound to ``params``."""
         writer = Writer().u8(VERSION).u8(self.state).raw(params.context_hash, HASH_BYTES)
         writer.u32(self.me).u32(self.minimum)
-        for seed in self.seeds:
-            writer.raw(seed, SEED_BYTES)
-        writer.blob(self.roster_hash).blob(b"".join(self.own_shares))
+        writer.blob(b"".join(self.seeds)).blob(self.roster_hash).blob(b"".join(self.own_shares))
         writer.u32(len(self.seen))
         for kind, checksum in self.seen.items():
             writer.u8(kind).raw(checksum, CHECKSUM_BYTES)
@@ -78,8 +77,11 @@ class SuspendedClient:
         if bytes(reader.raw(HASH_BYTES)) != params.context_hash:
             raise DecodeError("the suspended client belongs to another session, round, parameter set or model")
         me, minimum, n = PartyId(reader.u32()), reader.u32(), len(params.clients)
-        seeds = bytes(reader.raw(SEED_BYTES)), bytes(reader.raw(SEED_BYTES)), bytes(reader.raw(SEED_BYTES))
-        roster_hash, shares = (bytes(reader.blob(limit=limit)) for limit in (HASH_BYTES, 2 * SHARE_BYTES))
+        if me not in params:
+            raise DecodeError("the suspended client was not invited")
+        shells = params.tier(me)
+        seeds = _pieces(reader, SEED_BYTES, shells + 2)
+        roster_hash, own = bytes(reader.blob(limit=HASH_BYTES)), _pieces(reader, SHARE_BYTES, shells)
         seen = {
             reader.u8(): bytes(reader.raw(CHECKSUM_BYTES))
             for _ in range(reader.count(limit=256, item_bytes=1 + CHECKSUM_BYTES))
@@ -87,14 +89,21 @@ class SuspendedClient:
         roster = frozenset(PartyId(reader.u32()) for _ in range(reader.count(limit=n, item_bytes=4)))
         boxes, pairs = (
             {PartyId(reader.u32()): bytes(reader.blob(limit=limit)) for _ in range(reader.count(limit=n, item_bytes=8))}
-            for limit in (shares_box_bytes(params), SEED_BYTES)
+            for limit in (shares_box_bytes(params, max(map(params.tier, params.clients))), SEED_BYTES)
         )
         reader.end()
-        if any(client not in params for client in {me, *roster, *boxes, *pairs}):
+        if any(client not in params for client in {*roster, *boxes, *pairs}):
             raise DecodeError("the suspended client names a client that was not invited")
-        if len(roster_hash) not in (0, HASH_BYTES) or len(shares) not in (0, 2 * SHARE_BYTES):
-            raise DecodeError("the suspended client holds a hash or shares of the wrong length")
+        if len(seeds) != shells + 2 or len(roster_hash) not in (0, HASH_BYTES) or len(own) not in (0, shells):
+            raise DecodeError("the suspended client holds too few seeds or shares")
         if not params.threshold <= minimum <= n:
             raise DecodeError(f"the suspended client's minimum of {minimum} does not fit the session")
-        own = shares[:SHARE_BYTES], shares[SHARE_BYTES:]
         return cls(state, me, minimum, seeds, roster_hash, own, seen, roster, boxes, pairs)
+
+
+def _pieces(reader: Reader, size: int, most: int) -> tuple[bytes, ...]:
+    """A blob of up to ``most`` pieces of ``size`` bytes."""
+    data = bytes(reader.blob(limit=most * size))
+    if len(data) % size:
+        raise DecodeError(f"a field of {len(data)} bytes is not made of pieces of {size}")
+    return tuple(data[at : at + size] for at in range(0, len(data), size))

@@ -6,7 +6,7 @@ SPEC: protocols/secagg/SPEC.md §5.4. [BIK+17, Fig. 4, round 4]; commitments and
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
 from typing import Final
@@ -14,13 +14,13 @@ from typing import Final
 from securefl.errors import AuthenticationError, DecodeError, FaultyClientError
 from securefl.primitives import shamir
 from securefl.primitives.kem import unseal
-from securefl.primitives.prg import accumulate
+from securefl.primitives.shamir import SECRET_BYTES
 from securefl.secagg import masking
 from securefl.secagg.messages import AdvertiseKeys, Sealed, UnmaskShares
 from securefl.secagg.params import Params
 from securefl.types import ClientId, RingVector
 
-__all__ = ["OpenedSeeds", "open_seeds", "remove_masks"]
+__all__ = ["OpenedSeeds", "open_seeds", "remove_masks", "share_places"]
 
 #: Subsets tried, among the trusted and then among all, when shares are wrong: enough for one liar at any threshold t
 #: (t + 1 of them), or two among 60 responders; with large t fewer than 2,048, since each costs t² products.
@@ -34,11 +34,31 @@ def _most_subsets(threshold: int) -> int:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class OpenedSeeds:
-    """``self_seeds`` of the survivors, ``mask_seeds`` of the dropped, and the clients whose shares did not fit."""
+    """``self_seeds`` of the survivors, ``mask_seeds`` of the dropped, and the clients whose shares did not fit.
+
+    A survivor's entry has 32 bytes for each opened shell that it holds, ascending.
+    """
 
     self_seeds: dict[ClientId, bytes]
     mask_seeds: dict[ClientId, bytes]
     suspects: tuple[ClientId, ...] = field(default=())
+
+
+def share_places(
+    params: Params, sharing: Sequence[ClientId], survivors: Collection[ClientId]
+) -> list[tuple[ClientId, int]]:
+    """What the shares of an answer belong to, in order: ``(dealer, shell)``, shell 0 for a dropped client's mask seed.
+
+    SPEC §6.7, shells §5.
+    """
+    opened = params.opened(sorted(survivors))
+    places: list[tuple[ClientId, int]] = []
+    for dealer in sharing:
+        if dealer in survivors:
+            places += [(dealer, shell) for shell in opened if shell <= params.tier(dealer)]
+        else:
+            places.append((dealer, 0))
+    return places
 
 
 def open_seeds(
@@ -48,7 +68,8 @@ def open_seeds(
     survivors: Sequence[ClientId],
     responses: Mapping[ClientId, UnmaskShares],
 ) -> OpenedSeeds:
-    """Reconstruct one seed per client that shared keys, each checked against what the client committed to.
+    """Reconstruct one seed per client that shared keys (with shells: per opened shell), each checked against what the
+    client committed to.
 
     Raises :class:`FaultyClientError` naming the dealer when no set of ``threshold`` shares gives its seed.
     """
@@ -56,7 +77,7 @@ def open_seeds(
     solver = _Solver(params)
     self_seeds: dict[ClientId, bytes] = {}
     mask_seeds: dict[ClientId, bytes] = {}
-    for at, dealer in enumerate(sharing):
+    for at, (dealer, shell) in enumerate(share_places(params, sharing, alive)):
         shares: dict[int, int] = {}
         for responder, response in responses.items():
             raw = response.shares[at]
@@ -66,14 +87,19 @@ def open_seeds(
                 shares[params.point(responder)] = shamir.share_from_bytes(raw)
             except DecodeError:
                 solver.suspect(responder)
-        survived = dealer in alive
-        check = _self_check(params, dealer, keys) if survived else _mask_check(params, dealer, keys)
-        (self_seeds if survived else mask_seeds)[dealer] = solver.open(dealer, shares, check)
+        if shell:
+            seed = solver.open(dealer, shares, _self_check(params, dealer, keys, shell))
+            self_seeds[dealer] = self_seeds.get(dealer, b"") + seed
+        else:
+            mask_seeds[dealer] = solver.open(dealer, shares, _mask_check(params, dealer, keys))
     return OpenedSeeds(self_seeds, mask_seeds, solver.suspects)
 
 
-def _self_check(params: Params, dealer: ClientId, keys: Mapping[ClientId, AdvertiseKeys]) -> Callable[[bytes], bool]:
-    return lambda seed: hmac.compare_digest(masking.self_commitment(params, dealer, seed), keys[dealer].commitment)
+def _self_check(
+    params: Params, dealer: ClientId, keys: Mapping[ClientId, AdvertiseKeys], shell: int
+) -> Callable[[bytes], bool]:
+    promised = keys[dealer].commitment_of(shell)
+    return lambda seed: hmac.compare_digest(masking.self_commitment(params, dealer, seed, shell), promised)
 
 
 def _mask_check(params: Params, dealer: ClientId, keys: Mapping[ClientId, AdvertiseKeys]) -> Callable[[bytes], bool]:
@@ -160,8 +186,10 @@ def remove_masks(
 
     Raises :class:`FaultyClientError` naming the sender of a pair box that does not open.
     """
-    subtract = [masking.self_stream_key(params, i, seed) for i, seed in opened.self_seeds.items()]
-    add = []
+    masks, shells = masking.Masks(params), params.opened(survivors)
+    for i, seeds in opened.self_seeds.items():
+        for at, shell in enumerate(shell for shell in shells if shell <= params.tier(i)):
+            masks.own(i, shell, seeds[at * SECRET_BYTES : (at + 1) * SECRET_BYTES], add=False)
     for gone, seed in opened.mask_seeds.items():
         private, _ = masking.mask_key_pair(params, gone, seed)
         for i in survivors:
@@ -174,9 +202,8 @@ def remove_masks(
                     raise FaultyClientError(
                         f"the mask secret of client {i} for client {gone} does not open", [i]
                     ) from None
-                subtract.append(masking.pair_stream_key(params, secret, i, gone))
+                masks.pair(secret, i, gone, add=False)
             else:
                 # i subtracted the mask, whose secret comes from the dropped client's own seed
-                secret = masking.pair_secret(params, seed, gone, i)
-                add.append(masking.pair_stream_key(params, secret, gone, i))
-    accumulate(total, add, subtract)
+                masks.pair(masking.pair_secret(params, seed, gone, i), gone, i, add=True)
+    masks.apply(total)

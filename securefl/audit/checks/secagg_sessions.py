@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from securefl.audit.checks import Case, Check, Mismatch, expect, refused
-from securefl.machine import Aborted, Completed, Event, NeedInput, Send, SumResult
+from securefl.machine import Aborted, Completed, Event, NeedInput, Send, Shells, SumResult
 from securefl.primitives.kem import PublicKey, Suite, seal
 from securefl.secagg import Client, Params, Server
 from securefl.secagg.messages import EncryptedShares, Kind
@@ -25,7 +25,7 @@ __all__ = ["SESSION_CHECKS", "params_of"]
 Json: TypeAlias = Mapping[str, Any]
 
 
-def params_of(given: Json) -> Params:
+def params_of(given: Json, shells: Shells | None = None) -> Params:
     """The parameters of a vector. Raises :class:`~securefl.errors.ConfigurationError` when they cannot work."""
     return Params(
         clients=tuple(PartyId(client) for client in given["clients"]),
@@ -38,6 +38,7 @@ def params_of(given: Json) -> Params:
         suite=next(suite for suite in Suite if suite.label == given["suite"]),
         encoding=bytes.fromhex(given.get("encoding", "")),
         allow_minority_threshold=given.get("allow_minority_threshold", False),
+        shells=shells,
     )
 
 

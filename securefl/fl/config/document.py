@@ -64,6 +64,27 @@ class Config(Section):
         count = self.protection.threshold_count(self.data.clients)
         if count > self.data.clients:
             raise ValueError(f"[protection] threshold = {count} is more than [data] clients = {self.data.clients}")
+        cohort = self.training.cohort_size
+        if cohort is not None and not self.protection.threshold_count(cohort) <= cohort <= self.data.clients:
+            raise ValueError(
+                f"[training] cohort_size = {cohort} lies outside the threshold, "
+                f"{self.protection.threshold_count(cohort)}, and the {self.data.clients} clients"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _training_fits_the_rest(self) -> Self:
+        chosen = self.training
+        if self.privacy is not None:
+            if chosen.cohort_size is not None or chosen.cohort_probability is not None:
+                raise ValueError(
+                    "with [privacy] a cohort is drawn by its sampling_probability, which is accounted for: remove "
+                    "cohort_size and cohort_probability from [training]"
+                )
+            if chosen.algorithm == "scaffold":
+                raise ValueError("scaffold sends twice the values, which noise is not sized for: not with [privacy]")
+        if chosen.algorithm == "scaffold" and "pruned" in self.compression.chain:
+            raise ValueError("scaffold needs every weight's control variate, which pruned takes away: one of them")
         return self
 
     def digest(self) -> str:

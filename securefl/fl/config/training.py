@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -40,15 +40,60 @@ class ModelConfig(Section):
         return self
 
 
+#: Keys that belong to one choice: setting one without it would have no effect.
+_KEYS_OF: Final = {
+    "proximal": ("algorithm", ("fedprox",)),
+    "server_momentum": ("server_optimizer", ("sgd",)),
+    "server_beta1": ("server_optimizer", ("adam", "yogi")),
+    "server_beta2": ("server_optimizer", ("adam", "yogi")),
+    "server_tau": ("server_optimizer", ("adam", "yogi")),
+}
+
+
 class TrainingConfig(Section):
-    """``[training]``: federated averaging and what a client does in a round."""
+    """``[training]``: federated averaging and what a client does in a round.
+
+    ``local_steps``: exactly so many mini-batches per client and round, instead of ``local_epochs``. ``proximal``: μ of
+    fedprox. ``server_*``: the server's step, see :mod:`securefl.fl.server_optimizer`. ``cohort_size`` or
+    ``cohort_probability``: a part of the clients is invited to each round. ``engine``: how the simulation trains them.
+    """
 
     rounds: int = Field(default=30, ge=1, lt=2**32)
     local_epochs: int = Field(default=1, ge=1)
+    local_steps: Annotated[int, Field(ge=1)] | None = None
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=0.1, gt=0)
-    server_learning_rate: float = Field(default=1.0, gt=0)
     optimizer: Literal["sgd", "adam"] = "sgd"
+    engine: Literal["auto", "sequential", "stacked"] = "auto"
+    algorithm: Literal["fedavg", "fedprox", "scaffold"] = "fedavg"
+    proximal: float = Field(default=0.1, ge=0)
+    server_optimizer: Literal["sgd", "adam", "yogi"] = "sgd"
+    server_learning_rate: float = Field(default=1.0, gt=0)
+    server_momentum: float = Field(default=0.0, ge=0, lt=1)
+    server_beta1: float = Field(default=0.9, ge=0, lt=1)
+    server_beta2: float = Field(default=0.99, ge=0, lt=1)
+    server_tau: float = Field(default=0.001, gt=0)
+    cohort_size: Annotated[int, Field(ge=1)] | None = None
+    cohort_probability: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        given = self.model_fields_set
+        for key, (choice, values) in _KEYS_OF.items():
+            if key in given and getattr(self, choice) not in values:
+                raise ValueError(f"{key} has no effect without {choice} = {' or '.join(map(repr, values))}; remove it")
+        if self.local_steps is not None and "local_epochs" in given:
+            raise ValueError("local_steps takes the place of local_epochs: one of them")
+        if self.cohort_size is not None and self.cohort_probability is not None:
+            raise ValueError("cohort_size and cohort_probability both say who is invited: one of them")
+        if self.algorithm == "scaffold" and self.optimizer != "sgd":
+            raise ValueError('scaffold corrects plain sgd: it does not go with optimizer = "adam"')
+        if self.server_optimizer != "sgd" and "server_learning_rate" not in given:
+            raise ValueError(
+                f"server_optimizer = {self.server_optimizer!r} moves every weight by about server_learning_rate: "
+                "give it a small one, such as 0.03"
+            )
+        return self
 
 
 class FaultsConfig(Section):

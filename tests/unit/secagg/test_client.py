@@ -128,7 +128,7 @@ def assert_over(client: Client) -> None:
     assert client.state.name in ("ABORTED", "FINISHED")
     assert client._secrets is None
     assert client._packed is None
-    assert (client._pair_secrets, client._inbox, client._own_shares) == ({}, {}, (b"", b""))
+    assert (client._pair_secrets, client._inbox, client._own_shares) == ({}, {}, ())
     with pytest.raises(LocalProtocolError):
         client.start()
     with pytest.raises(LocalProtocolError):

@@ -2,7 +2,7 @@
 
 import base64
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -150,8 +150,8 @@ class Recorded:
 class Liar(Client):
     """Returns wrong shares, so that seeds do not open."""
 
-    def _share_for(self, client: int, survived: bool) -> bytes | None:
-        return bytes(32) + b"\7"
+    def _shares_for(self, client: int, shells: Sequence[int]) -> list[bytes | None]:
+        return [bytes(32) + b"\7" for _ in shells]
 
 
 def secrets_of(protection: Recorded) -> set[bytes]:

@@ -497,22 +497,25 @@ def test_another_number_of_shares_is_refused(count: int) -> None:
 class WrongResponder(Client):
     """Returns shares that it was not dealt."""
 
-    def _share_for(self, client: int, survived: bool) -> bytes | None:
-        share = super()._share_for(client, survived)
-        assert share is not None
-        return ((int.from_bytes(share, "big") + 1) % shamir.PRIME).to_bytes(33, "big")
+    def _shares_for(self, client: int, shells: Sequence[int]) -> list[bytes | None]:
+        shares = super()._shares_for(client, shells)
+        return [
+            ((int.from_bytes(share, "big") + 1) % shamir.PRIME).to_bytes(33, "big")
+            for share in shares
+            if share is not None
+        ]
 
 
 class SilentResponder(Client):
     """Says that no box opened."""
 
-    def _share_for(self, client: int, survived: bool) -> bytes | None:
-        return None
+    def _shares_for(self, client: int, shells: Sequence[int]) -> list[bytes | None]:
+        return [None for _ in shells]
 
 
 class OutsideTheField(Client):
-    def _share_for(self, client: int, survived: bool) -> bytes | None:
-        return b"\xff" * 33
+    def _shares_for(self, client: int, shells: Sequence[int]) -> list[bytes | None]:
+        return [b"\xff" * 33 for _ in shells]
 
 
 class WrongDealer(Client):

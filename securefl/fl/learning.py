@@ -1,0 +1,50 @@
+"""From ``[training]`` to the parts of a run: the server's step, the cohort, the clients' algorithm."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from securefl.fl.algorithms import Averaging, LocalAlgorithm
+from securefl.fl.cohort import Cohort
+from securefl.fl.scaffold import Scaffold
+from securefl.fl.server_optimizer import AdaptiveServer, AveragingServer, ServerOptimizer
+from securefl.fl.training import LocalTraining, steps_per_round
+from securefl.fl.workload import Workload
+
+if TYPE_CHECKING:
+    from securefl.fl.config import Config, TrainingConfig
+
+__all__ = ["algorithm_of", "cohort_of", "server_of"]
+
+
+def server_of(chosen: TrainingConfig) -> ServerOptimizer:
+    """The server's step."""
+    if chosen.server_optimizer == "sgd":
+        return AveragingServer(chosen.server_learning_rate, chosen.server_momentum)
+    return AdaptiveServer(
+        chosen.server_learning_rate,
+        chosen.server_beta1,
+        chosen.server_beta2,
+        chosen.server_tau,
+        yogi=chosen.server_optimizer == "yogi",
+    )
+
+
+def cohort_of(config: Config) -> Cohort:
+    """Who is invited: by [privacy], whose sampling is accounted for, or by [training]."""
+    if config.privacy is not None:
+        return Cohort(config.privacy.sampling_probability)
+    return Cohort(config.training.cohort_probability, config.training.cohort_size)
+
+
+def algorithm_of(config: Config, workload: Workload, settings: LocalTraining) -> LocalAlgorithm:
+    """What clients are asked for. ``settings``: how they train.
+
+    The average client's steps, which scaffold needs, are public in a deployment too: a sum of weights tells them.
+    """
+    chosen = config.training
+    if chosen.algorithm == "scaffold":
+        steps = fmean(steps_per_round(len(rows), settings) for rows in workload.rows)
+        return Scaffold(settings, steps, len(workload.rows))
+    return Averaging(chosen.proximal if chosen.algorithm == "fedprox" else 0.0)

@@ -1,0 +1,217 @@
+"""Opening, products and exact truncation. SPEC mpc §5.
+
+Legend: λ a mask, m = x + λ an opened form, f the places dropped by a truncation, r the mask of a value to truncate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from securefl.errors import InvalidInputError
+from securefl.mpc.fixed import FRACTION, HEADROOM_BITS, encode
+from securefl.mpc.gemm import Words, gemm
+from securefl.mpc.party import Party, Piece
+from securefl.mpc.shared import Masked, Shared
+
+__all__ = [
+    "bilinear",
+    "matmul",
+    "mul",
+    "open_masked",
+    "open_value",
+    "place_type",
+    "randomized_part",
+    "reveal",
+    "scale",
+    "settle",
+    "share",
+    "square",
+    "truncate",
+]
+
+_OFFSET = np.uint64(1 << HEADROOM_BITS)
+
+
+def share(party: Party, owner: int, shape: tuple[int, ...], values: ArrayLike | None = None) -> Shared:
+    """Share real numbers that server ``owner`` has: its part is the value less the other's, drawn from their stream.
+
+    ``values``: at the owner, within the range of :func:`securefl.mpc.fixed.encode`. No message: both servers draw the
+    mask from the stream that they have in common, of which the helper knows nothing.
+    """
+    if party.is_helper:
+        return Shared(party, shape)
+    part = party.zero(shape)
+    if party.me == owner:
+        if values is None:
+            raise InvalidInputError(f"party {owner} owns the values and must give them")
+        part = part + encode(values).reshape(shape)
+    return Shared(party, shape, FRACTION, part)
+
+
+def settle(*tensors: Shared) -> None:
+    """Deal out the helper's parts, so that the servers' parts alone add up to the values. One message, 8 bytes each.
+
+    Tensors that are settled already are left as they are.
+    """
+    loose = [tensor for tensor in tensors if tensor.unsettled]
+    if not loose:
+        return
+    party = loose[0].party
+    values = [np.asarray(tensor.words) for tensor in loose] if party.is_helper else ()
+    shares = party.deal(1, [Piece(tensor.shape) for tensor in loose], values)
+    for at, tensor in enumerate(loose):
+        tensor.part = None if party.is_helper else tensor.words + shares[at]
+        tensor.unsettled = False
+
+
+def open_masked(*tensors: Shared) -> None:
+    """Give every tensor its opened form: one round for those that have none, 16 bytes per element over both links."""
+    closed = list({id(tensor): tensor for tensor in tensors if tensor.opened is None}.values())
+    if not closed:
+        return
+    settle(*closed)
+    party = closed[0].party
+    total = sum(tensor.size for tensor in closed)
+    mask = party.mask((total,))
+    opened: Words | None = None
+    if not party.is_helper:
+        mine = np.empty(total, np.uint64)
+        at = 0
+        for tensor in closed:
+            piece = slice(at, at + tensor.size)
+            np.add(tensor.words, mask[piece].reshape(tensor.shape), out=mine[piece].reshape(tensor.shape))
+            at += tensor.size
+        opened = party.exchange(mine)
+        opened += mine
+    at = 0
+    for tensor in closed:
+        piece = slice(at, at + tensor.size)
+        m = None if opened is None else opened[piece].reshape(tensor.shape)
+        tensor.opened = Masked(m, mask[piece].reshape(tensor.shape))
+        at += tensor.size
+
+
+def _form(tensor: Shared) -> Masked:
+    if tensor.opened is None:
+        raise InvalidInputError("the tensor has no opened form yet")
+    return tensor.opened
+
+
+def bilinear(x: Shared, y: Shared, product: Callable[[Words, Words], Words]) -> Shared:
+    """``product(x, y)`` for any bilinear map of ring tensors: products of all kinds are this one.
+
+    x·y = (m_x − λ_x)(m_y − λ_y); the servers hold shares of the λ, the helper computes λ_x·λ_y and keeps it as its
+    part. Fractions add up; nothing is truncated. No message beyond the openings. [ASTRA, Π_Mult; facts of SPEC §5.1]
+    """
+    open_masked(x, y)
+    a, b = _form(x), _form(y)
+    party = x.party
+    if party.me == 0:
+        part = np.asarray(product(a.public, b.rest))
+        part -= product(a.mask, b.public)
+    elif party.me == 1:
+        part = np.asarray(product(a.public, b.mask))
+        part += product(a.mask, b.public)
+        np.negative(part, out=part)
+    else:
+        part = np.asarray(product(a.mask, b.mask))
+    return Shared(party, part.shape, x.fraction + y.fraction, part, unsettled=True)
+
+
+def mul(x: Shared, y: Shared) -> Shared:
+    """Element by element; shapes broadcast. Not truncated."""
+    return bilinear(x, y, np.multiply)
+
+
+def square(x: Shared) -> Shared:
+    """Element by element. Not truncated."""
+    return mul(x, x)
+
+
+def matmul(x: Shared, y: Shared) -> Shared:
+    """[m, k] times [k, n]. Not truncated: |sum of products| must stay below 2^62 in units of the last place."""
+    if len(x.shape) != 2 or len(y.shape) != 2 or x.shape[1] != y.shape[0]:
+        raise InvalidInputError(f"cannot multiply matrices of shapes {list(x.shape)} and {list(y.shape)}")
+    return bilinear(x, y, gemm)
+
+
+def scale(x: Shared, factor: float, places: int = FRACTION) -> Shared:
+    """Times a public real number, given ``places`` binary places. Not truncated: the fraction grows by ``places``."""
+    return (x * int(encode(factor, places).view(np.int64))).with_fraction(x.fraction + places)
+
+
+def open_value(x: Shared, offset: np.uint64) -> Words:
+    """``c = x + offset + r``, opened to the servers; at the helper ``r``, fresh and uniform. One round, 16 bytes.
+
+    The helper's part enters its r, so an unsettled tensor costs nothing here.
+    """
+    party = x.party
+    r = party.mask(x.shape)
+    if party.is_helper:
+        if x.part is not None:
+            r -= x.part
+        return r
+    r += x.words
+    if party.me == 0 and offset:
+        r += offset
+    c = party.exchange(r)
+    c += r
+    return c
+
+
+def place_type(places: int) -> type[np.uint16 | np.uint32 | np.uint64]:
+    """The smallest word that holds a share modulo 2^places."""
+    return np.uint16 if places <= 16 else np.uint32 if places <= 32 else np.uint64
+
+
+def truncate(x: Shared, places: int = FRACTION) -> Shared:
+    """Drop ``places`` binary places, exactly: ``floor((x + d) / 2^places)`` with d public, uniform in [0, 2^places).
+
+    The size of x must be below 2^62; then there is no failure. One round, 18 bytes per element
+    where places <= 16. SPEC §5.2.
+
+    With z' = x + 2^62 in [0, 2^63) and c = z' + r: z' = c − r + 2^64·w, where the wrap w = r_63·(1 − c_63), so
+    z' >> f is (c >> f) − (r >> f) + 2^(64−f)·w less the borrow of the low places, which is left: it is the rounding.
+    """
+    if not 0 < places < HEADROOM_BITS:
+        raise InvalidInputError(f"between 1 and {HEADROOM_BITS - 1} places can be dropped, not {places}")
+    party = x.party
+    opened = open_value(x, _OFFSET)
+    wrap = Piece(x.shape, place_type(places))
+    if party.is_helper:
+        party.deal(1, [wrap], [(opened >> np.uint64(63)).astype(wrap.dtype)])
+        part = np.negative(opened >> np.uint64(places))
+    else:
+        (top,) = party.deal(1, [wrap])
+        part = opened >> np.uint64(63)  # c_63
+        part ^= np.uint64(1)
+        part <<= np.uint64(64 - places)
+        part *= top
+        if party.me == 0:
+            opened >>= np.uint64(places)
+            part += opened
+            part -= np.uint64(1 << (HEADROOM_BITS - places))
+    return Shared(party, x.shape, x.fraction - places, part, unsettled=True)
+
+
+# ---- results
+
+
+def reveal(x: Shared) -> Words | None:
+    """Open the value to both servers: ring elements there, ``None`` at the helper. One round."""
+    settle(x)
+    if x.party.is_helper:
+        return None
+    theirs = x.party.exchange(np.ascontiguousarray(x.words))
+    return x.words + theirs
+
+
+def randomized_part(x: Shared) -> Words | None:
+    """A server's part made uniform, for somebody outside who adds the two parts up and learns their sum only."""
+    settle(x)
+    if x.party.is_helper:
+        return None
+    return x.words + x.party.zero(x.shape)

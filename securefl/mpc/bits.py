@@ -1,0 +1,119 @@
+"""Secret bits on packed planes: exclusive-or shares, and a tree of ANDs in one deal. SPEC mpc §6.
+
+A plane holds one bit of every element, eight to a byte (``np.packbits`` order). As with numbers the value is the
+exclusive or of three parts, the helper's being a function of masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securefl.errors import InvalidInputError
+from securefl.mpc.gemm import Words
+from securefl.mpc.party import Party, Piece
+
+__all__ = ["Bits", "Plane", "open_bits", "plane_bytes", "prefix_less", "reveal_bits"]
+
+Plane = NDArray[np.uint8]
+
+
+def plane_bytes(elements: int) -> int:
+    """Bytes of a plane."""
+    return (elements + 7) // 8
+
+
+@dataclass(slots=True, eq=False)
+class Bits:
+    """A secret bit per element of a tensor of ``shape``.
+
+    ``part``: uint8[plane_bytes], packed; this party's part. ``opened``: at the servers the bit plane b ^ ρ, unpacked,
+    uint8[elements]; at the helper ρ. ``share``: at the servers, shares of ρ as numbers of the ring, uint64[elements].
+    """
+
+    party: Party
+    shape: tuple[int, ...]
+    part: Plane
+    opened: Plane | None = None
+    share: Words | None = None
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __invert__(self) -> Bits:
+        opened = self.opened if self.party.is_helper or self.opened is None else self.opened ^ np.uint8(1)
+        return Bits(self.party, self.shape, ~self.part if self.party.me == 0 else self.part, opened, self.share)
+
+    def __repr__(self) -> str:
+        return f"<Bits{list(self.shape)}>"
+
+
+def prefix_less(party: Party, less: Plane | None, equal: Plane | None, digits: int, width: int) -> Plane:
+    """From digits to numbers: [c < r] given [c_k < r_k] and [c_k = r_k] of each digit, lowest first. SPEC §6.2.
+
+    ``less``, ``equal``: uint8[digits, width], a server's parts (the helper's are zero); ``digits`` is a power of two
+    and ``equal[0]`` is not used. Gives this party's part of the result, uint8[width]. log2(digits) rounds.
+    """
+    counts = [digits >> (level + 1) for level in range(digits.bit_length() - 1)]
+    masks = [party.mask_bits((3 * nodes - 1, width)) for nodes in counts]
+    products = Piece((sum(2 * nodes - 1 for nodes in counts), width), np.uint8, xor=True)
+    if party.is_helper:
+        dealt = []
+        for nodes, mask in zip(counts, masks, strict=True):
+            high = mask[:nodes]
+            dealt += [high & mask[nodes : 2 * nodes], high[1:] & mask[2 * nodes :]]
+        party.deal(1, [products], [np.concatenate(dealt)])
+        return np.zeros(width, np.uint8)
+    if less is None or equal is None:
+        raise InvalidInputError("a server gives its parts of the digits")
+    (share,) = party.deal(1, [products])
+    at = 0
+    for nodes, mask in zip(counts, masks, strict=True):
+        # Operands of the level: equality of the upper halves; less and equality of the lower halves.
+        mine = np.concatenate((equal[1::2], less[0::2], equal[2::2]))
+        mine ^= mask
+        m = party.exchange(mine)
+        m ^= mine
+        high, low = m[:nodes], m[nodes : 2 * nodes]
+        own = mask[:nodes]
+        # a·b = m_a·m_b ^ m_a·β ^ m_b·α ^ αβ, and server 0 takes the public term.
+        carry = share[at : at + nodes]
+        carry = (
+            carry
+            ^ (own & low)
+            ^ (high & ((low ^ mask[nodes : 2 * nodes]) if party.me == 0 else mask[nodes : 2 * nodes]))
+        )
+        at += nodes
+        both = share[at : at + nodes - 1]
+        low = m[2 * nodes :]
+        both = both ^ (own[1:] & low) ^ (high[1:] & ((low ^ mask[2 * nodes :]) if party.me == 0 else mask[2 * nodes :]))
+        at += nodes - 1
+        less = less[1::2] ^ carry
+        equal = np.concatenate((equal[1:2], both))  # the first is not used again
+    return np.asarray(less[0])
+
+
+def open_bits(bits: Bits) -> None:
+    """Give the bits their opened form b ^ ρ, and the servers shares of ρ as numbers. One round; 0.25 + 8 bytes each."""
+    if bits.opened is not None:
+        return
+    party, n = bits.party, bits.size
+    mask = party.mask_bits(bits.part.shape)
+    mask ^= bits.part
+    if party.is_helper:
+        bits.opened = np.unpackbits(mask, count=n)
+    else:
+        bits.opened = np.unpackbits(party.exchange(mask) ^ mask, count=n)
+
+
+def reveal_bits(bits: Bits) -> Plane | None:
+    """Open the bits to both servers, and nothing else: uint8 of the tensor's shape, 0 or 1. ``None`` at the helper."""
+    party = bits.party
+    shares = party.deal(1, [Piece(bits.part.shape, np.uint8, xor=True)], [bits.part] if party.is_helper else ())
+    if party.is_helper:
+        return None
+    mine = bits.part ^ shares[0]
+    return np.unpackbits(party.exchange(mine) ^ mine, count=bits.size).reshape(bits.shape)

@@ -1,0 +1,43 @@
+"""Fixed point in Z_2^64: real numbers as integers of ``fraction`` binary places, negatives in two's complement.
+
+SPEC mpc §3. Products have the sum of the two fractions until they are truncated, and every value, truncated or not,
+must stay below 2^62 in size (:data:`HEADROOM_BITS`): then truncation and comparison never fail.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from securefl.errors import InvalidInputError
+from securefl.mpc.gemm import Words
+
+__all__ = ["FRACTION", "HEADROOM_BITS", "decode", "encode"]
+
+#: Binary places of values unless said otherwise.
+FRACTION: Final = 16
+#: |z| < 2^62 for every value of a computation, in units of its last binary place.
+HEADROOM_BITS: Final = 62
+
+
+def encode(values: ArrayLike, fraction: int = FRACTION, limit: float | None = None) -> Words:
+    """uint64 of the same shape: ``rint(values · 2^fraction)``, ties to even, mod 2^64.
+
+    ``limit``: the largest size a value may have; by default what the headroom holds. Raises
+    :class:`InvalidInputError` for values that are not finite or larger.
+    """
+    real = np.asarray(values, dtype=np.float64)
+    most = 2.0 ** (HEADROOM_BITS - fraction) if limit is None else limit
+    if real.size and not np.abs(real).max() <= most:  # a NaN compares false
+        raise InvalidInputError(
+            f"values to share must be finite and at most {most:g} in size: clip, rescale, or state a larger range"
+        )
+    scaled: NDArray[Any] = np.rint(real * 2.0**fraction)
+    return scaled.astype(np.int64).view(np.uint64)
+
+
+def decode(words: Words, fraction: int = FRACTION) -> NDArray[np.float64]:
+    """float64 of the same shape: the signed integers over 2^fraction."""
+    return np.ldexp(words.view(np.int64).astype(np.float64), -fraction)

@@ -1,0 +1,207 @@
+"""One party of a computation: its links, its random streams, its place among the three.
+
+A computation is one *party program*: a function of a :class:`Party` that every party runs, with the same public shapes
+and in the same order. The servers (parties 0 and 1) hold shares; the helper (party 2) runs the same program without
+values: it draws the masks that both servers draw, each from the stream it has in common with one of them, and deals
+what depends on both. It receives nothing, ever, so nothing it does depends on an input::
+
+    def program(party: Party, x: Words | None) -> Words | None:  # x: this server's additive share; None at the helper
+        values = Shared(party, (128, 784), FRACTION, x)
+        hidden = relu(matmul(values, weights), drop=FRACTION)
+        return reveal(hidden)  # uint64 at the servers, None at the helper
+
+
+    parties[i].begin(1)
+    program(parties[i], ...)
+
+Streams are AES-128-CTR, keyed by HKDF from the secret of a pair, the session and the number of the *batch*
+(:meth:`Party.begin`): each word is used once, and a batch number is never used twice. SPEC mpc §2, §4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from securefl.errors import LocalProtocolError
+from securefl.mpc.channel import HELPER, Channel
+from securefl.mpc.gemm import Words
+from securefl.primitives.entropy import Entropy, SystemEntropy
+from securefl.primitives.kdf import Label, derive
+from securefl.primitives.prg import KEY_BYTES, MAX_STREAM_BYTES, Keystream
+
+__all__ = ["SECRET_BYTES", "Party", "Piece", "as_bytes", "join"]
+
+SECRET_BYTES: Final = 32
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One tensor of a deal: the servers get shares of a value that the helper knows.
+
+    ``xor``: shared by exclusive or; otherwise by addition modulo the word size of ``dtype``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: DTypeLike = np.uint64
+    xor: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+def as_bytes(array: Array) -> memoryview:
+    """The memory of a contiguous array."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+class _Stream:
+    """A keystream that gives arrays, and stops before the key's limit."""
+
+    def __init__(self, key: bytes) -> None:
+        self._stream = Keystream(key)
+        self._left = MAX_STREAM_BYTES
+
+    def draw(self, shape: tuple[int, ...], dtype: DTypeLike = np.uint64) -> Array:
+        out = np.empty(shape, dtype=dtype)
+        self._left -= out.nbytes
+        if self._left < 0:
+            raise LocalProtocolError("the streams of this batch are used up: begin a new batch")
+        if out.size:
+            self._stream.fill_bytes(as_bytes(out))
+        return out
+
+
+class Party:
+    """One party between :meth:`begin` and :meth:`begin`. Made by :func:`join`."""
+
+    def __init__(self, channel: Channel, secrets: Mapping[int, bytes], session: bytes) -> None:
+        self.channel = channel
+        self.me = channel.party
+        self.is_helper = self.me == HELPER
+        #: The other server. The helper has none.
+        self.peer = 1 - self.me if not self.is_helper else -1
+        #: Exchanges between the servers so far.
+        self.rounds = 0
+        self.batch = 0
+        self._secrets = dict(secrets)
+        self._session = session
+        self._streams: dict[int, _Stream] = {}
+
+    def batch_key(self, pair: tuple[int, int], batch: int) -> bytes:
+        """The stream key of a pair for one batch. It tells nothing about other batches."""
+        other = pair[0] if pair[1] == self.me else pair[1]
+        fields = (self._session, bytes(sorted(pair)), batch.to_bytes(8, "big"))
+        return derive(self._secrets[other], Label.MPC_STREAM, *fields, length=KEY_BYTES)
+
+    def begin(self, batch: int) -> None:
+        """Take up batch ``batch`` (> every earlier one): all correlations from here on are its own.
+
+        Raises :class:`LocalProtocolError` for a number that was used: its masks would be used twice, which would
+        reveal differences of values.
+        """
+        if batch <= self.batch:
+            raise LocalProtocolError(
+                f"the correlations of batch {batch} are spent (the last one was {self.batch}): take a larger number"
+            )
+        self.batch = batch
+        self._streams = {
+            other: _Stream(self.batch_key((min(self.me, other), max(self.me, other)), batch)) for other in self._secrets
+        }
+
+    def _stream(self, other: int) -> _Stream:
+        try:
+            return self._streams[other]
+        except KeyError:
+            raise LocalProtocolError("begin a batch before computing: party.begin(number)") from None
+
+    # ---- randomness that the helper knows
+
+    def mask(self, shape: tuple[int, ...]) -> Words:
+        """A fresh additive mask: a server's share of it; at the helper the mask itself."""
+        if self.is_helper:
+            mask = self._stream(0).draw(shape)
+            mask += self._stream(1).draw(shape)
+            return mask
+        return self._stream(HELPER).draw(shape)
+
+    def mask_bits(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The same by exclusive or, in packed bytes."""
+        if self.is_helper:
+            mask = self._stream(0).draw(shape, np.uint8)
+            mask ^= self._stream(1).draw(shape, np.uint8)
+            return mask
+        return self._stream(HELPER).draw(shape, np.uint8)
+
+    def deal(self, to: int, pieces: Sequence[Piece], values: Sequence[Array] = ()) -> list[Array]:
+        """Share what only the helper can compute: one message of the helper to server ``to``.
+
+        ``values``: at the helper one array per piece, of its shape and dtype; ignored at the servers. Gives the
+        servers' shares (one array per piece; the other server draws its own from its stream), the helper nothing.
+        """
+        if self.is_helper:
+            corrections = []
+            stream = self._stream(1 - to)
+            for piece, value in zip(pieces, values, strict=True):
+                share = stream.draw(piece.shape, piece.dtype)
+                (np.bitwise_xor if piece.xor else np.subtract)(value, share, out=share)
+                corrections.append(as_bytes(share))
+            self.channel.send(to, *corrections)
+            return []
+        if self.me != to:
+            return [self._stream(HELPER).draw(piece.shape, piece.dtype) for piece in pieces]
+        message = self.channel.receive(HELPER, sum(piece.nbytes for piece in pieces))
+        shares, at = [], 0
+        for piece in pieces:
+            part = message[at : at + piece.nbytes]
+            shares.append(np.frombuffer(part, dtype=np.uint8).view(piece.dtype).reshape(piece.shape))
+            at += piece.nbytes
+        return shares
+
+    # ---- the two servers
+
+    def exchange(self, mine: Array) -> Array:
+        """One round: send ``mine`` to the other server, get its array of the same shape. Servers only."""
+        self.rounds += 1
+        self.channel.send(self.peer, as_bytes(mine))
+        message = self.channel.receive(self.peer, mine.nbytes)
+        return np.frombuffer(message, dtype=np.uint8).view(mine.dtype).reshape(mine.shape)
+
+    def zero(self, shape: tuple[int, ...]) -> Words:
+        """A fresh additive share of zero, of which the helper knows nothing. Servers only."""
+        share = self._stream(self.peer).draw(shape)
+        if self.me == 1:
+            np.negative(share, out=share)
+        return share
+
+    def __repr__(self) -> str:
+        return f"<Party {self.me}, batch {self.batch}>"
+
+
+def join(channel: Channel, session: bytes, entropy: Entropy | None = None) -> Party:
+    """Agree on the secrets of the pairs over ``channel`` and give the party.
+
+    The helper sends each server a secret (it is its own judge of randomness: it knows those masks anyway); server 0
+    sends one to server 1. ``session``: the same bytes at all parties, new for every session.
+    """
+    source = entropy if entropy is not None else SystemEntropy()
+    me = channel.party
+    secrets: dict[int, bytes] = {}
+    if me == HELPER:
+        for server in (0, 1):
+            secrets[server] = source.token(SECRET_BYTES)
+            channel.send(server, secrets[server])
+    else:
+        if me == 0:
+            secrets[1] = source.token(SECRET_BYTES)
+            channel.send(1, secrets[1])
+        else:
+            secrets[0] = bytes(channel.receive(0, SECRET_BYTES))
+        secrets[HELPER] = bytes(channel.receive(HELPER, SECRET_BYTES))
+    return Party(channel, secrets, session)

@@ -1,0 +1,240 @@
+"""A secret tensor of Z_2^64 as one party holds it, and everything linear, which needs no message.
+
+The value is the sum modulo 2^64 of three *parts*: one at each server, and one that only the helper knows. The helper's
+is a function of masks, never of values: what products and truncations leave there is dealt out only where somebody
+needs it, and until then the tensor is *unsettled*, which every party knows. A tensor may have an *opened* form beside
+it: ``m = value + λ``, public to the servers, with λ shared between them and known to the helper. A tensor is opened at
+most once; multiplying needs that form. SPEC mpc §4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from securefl.errors import InvalidInputError
+from securefl.mpc.fixed import FRACTION, encode
+from securefl.mpc.gemm import Words
+from securefl.mpc.party import Party
+
+__all__ = ["Masked", "Shared", "concatenate", "public", "stack"]
+
+View = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(slots=True, eq=False)
+class Masked:
+    """``m = value + λ``. ``m``: at the servers only. ``mask``: a server's share of λ; at the helper λ itself."""
+
+    m: Words | None
+    mask: Words
+    _rest: Words | None = None
+
+    @property
+    def rest(self) -> Words:
+        """``m − mask``, kept for tensors that are used often."""
+        if self._rest is None:
+            self._rest = self.public - self.mask
+        return self._rest
+
+    @property
+    def public(self) -> Words:
+        if self.m is None:
+            raise InvalidInputError("the helper has no opened values")
+        return self.m
+
+    def view(self, view: View) -> Masked:
+        return Masked(
+            None if self.m is None else view(self.m), view(self.mask), None if self._rest is None else view(self._rest)
+        )
+
+    def __repr__(self) -> str:
+        return "<Masked>"
+
+
+class Shared:
+    """A secret tensor. ``fraction``: its binary places.
+
+    Operators: ``+ -`` with another of the same fraction, or with public real numbers; ``* int`` by a public integer;
+    indexing, ``reshape``, ``T``, ``sum``. Shapes broadcast as in numpy. Products: :mod:`securefl.mpc.arithmetic`.
+    """
+
+    __slots__ = ("fraction", "opened", "part", "party", "shape", "unsettled")
+    __array_ufunc__ = None  # numpy must not take a Shared for an object scalar
+
+    def __init__(
+        self,
+        party: Party,
+        shape: Sequence[int],
+        fraction: int = FRACTION,
+        part: Words | None = None,
+        opened: Masked | None = None,
+        unsettled: bool = False,
+    ) -> None:
+        self.party = party
+        self.shape = tuple(shape)
+        self.fraction = fraction
+        if part is None and (unsettled or not party.is_helper):
+            part = np.zeros(self.shape, dtype=np.uint64)
+        if part is not None and (part.dtype != np.uint64 or part.shape != self.shape):
+            raise InvalidInputError(f"a part is uint64{list(self.shape)}, got {part.dtype}{list(part.shape)}")
+        self.part = part
+        self.opened = opened
+        self.unsettled = unsettled
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def words(self) -> Words:
+        """The part of a server."""
+        if self.part is None:
+            raise InvalidInputError("this party holds no part of the tensor")
+        return self.part
+
+    def like(self, part: Words | None, fraction: int | None = None) -> Shared:
+        """A tensor of the same shape with another part."""
+        return Shared(
+            self.party, self.shape, self.fraction if fraction is None else fraction, part, unsettled=self.unsettled
+        )
+
+    # ---- linear combinations
+
+    def _combine(self, other: Shared, operation: Any) -> Shared:
+        if other.fraction != self.fraction:
+            raise InvalidInputError(
+                f"tensors of {self.fraction} and {other.fraction} binary places cannot be added: truncate one first"
+            )
+        shape = np.broadcast_shapes(self.shape, other.shape)
+        zero = np.uint64(0)
+        if self.part is None and other.part is None:
+            return Shared(self.party, shape, self.fraction)
+        left = zero if self.part is None else self.part
+        right = zero if other.part is None else other.part
+        part = np.broadcast_to(operation(left, right), shape)
+        return Shared(self.party, shape, self.fraction, part, unsettled=self.unsettled or other.unsettled)
+
+    def add_words(self, words: Words) -> Shared:
+        """Plus public ring elements, in units of the last binary place."""
+        shape = np.broadcast_shapes(self.shape, words.shape)
+        part = self.part
+        if self.party.me == 0:
+            part = self.words + words
+        elif part is not None:
+            part = np.broadcast_to(part, shape)
+        return Shared(self.party, shape, self.fraction, part, unsettled=self.unsettled)
+
+    def __add__(self, other: Shared | ArrayLike) -> Shared:
+        if isinstance(other, Shared):
+            return self._combine(other, np.add)
+        return self.add_words(encode(other, self.fraction))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Shared | ArrayLike) -> Shared:
+        if isinstance(other, Shared):
+            return self._combine(other, np.subtract)
+        return self.add_words(-encode(other, self.fraction))
+
+    def __rsub__(self, other: ArrayLike) -> Shared:
+        return -self + other
+
+    def __neg__(self) -> Shared:
+        return self.like(None if self.part is None else np.negative(self.part))
+
+    def __mul__(self, factor: int | NDArray[np.integer[Any]]) -> Shared:
+        """Times public integers; the fraction stays."""
+        words = np.asarray(factor)
+        if words.dtype.kind not in "iu":
+            raise InvalidInputError("multiply by public integers; by real numbers with arithmetic.scale")
+        words = words.astype(np.int64).view(np.uint64) if words.dtype != np.uint64 else words
+        shape = np.broadcast_shapes(self.shape, words.shape)
+        part = None if self.part is None else np.broadcast_to(self.part * words, shape)
+        return Shared(self.party, shape, self.fraction, part, unsettled=self.unsettled)
+
+    __rmul__ = __mul__
+
+    def with_fraction(self, fraction: int) -> Shared:
+        """The same ring elements read with another number of binary places: times a power of two, for free."""
+        return Shared(self.party, self.shape, fraction, self.part, self.opened, self.unsettled)
+
+    def widen(self, places: int) -> Shared:
+        """``places`` more binary places: the same value, its integer times 2^places."""
+        return (self * (1 << places)).with_fraction(self.fraction + places)
+
+    def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Shared:
+        axes = range(len(self.shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
+        gone = {a % len(self.shape) for a in axes}
+        shape = [1 if i in gone else n for i, n in enumerate(self.shape) if keepdims or i not in gone]
+        part = None if self.part is None else self.part.sum(axis=axis, keepdims=keepdims, dtype=np.uint64)
+        return Shared(
+            self.party, shape, self.fraction, None if part is None else np.asarray(part), None, self.unsettled
+        )
+
+    # ---- views
+
+    def view(self, view: View) -> Shared:
+        """The same elements in another arrangement, the opened form with them. ``view``: any gather of elements."""
+        model = np.broadcast_to(np.uint64(0), self.shape) if self.part is None else self.part
+        part = view(model)
+        opened = None if self.opened is None else self.opened.view(view)
+        return Shared(
+            self.party, part.shape, self.fraction, None if self.part is None else part, opened, self.unsettled
+        )
+
+    def __getitem__(self, index: Any) -> Shared:
+        return self.view(lambda array: np.asarray(array[index]))
+
+    def reshape(self, *shape: int) -> Shared:
+        return self.view(lambda array: array.reshape(shape))
+
+    def transpose(self, *axes: int) -> Shared:
+        return self.view(lambda array: array.transpose(*axes))
+
+    @property
+    def T(self) -> Shared:
+        return self.view(lambda array: array.T)
+
+    def broadcast_to(self, *shape: int) -> Shared:
+        return self.view(lambda array: np.broadcast_to(array, shape))
+
+    def __repr__(self) -> str:
+        return f"<Shared{list(self.shape)}, {self.fraction} binary places>"
+
+
+def public(party: Party, values: ArrayLike, fraction: int = FRACTION) -> Shared:
+    """Public real numbers as a tensor."""
+    words = encode(values, fraction)
+    return Shared(party, words.shape, fraction, words if party.me == 0 else None)
+
+
+def concatenate(tensors: Sequence[Shared], axis: int = 0) -> Shared:
+    """As ``np.concatenate``; the opened form is kept when all have one."""
+    first = tensors[0]
+    if any(tensor.fraction != first.fraction for tensor in tensors):
+        raise InvalidInputError("tensors to concatenate must have the same number of binary places")
+
+    def join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate(list(arrays), axis=axis)
+
+    models = [np.broadcast_to(np.uint64(0), tensor.shape) if tensor.part is None else tensor.part for tensor in tensors]
+    shape = list(first.shape)
+    shape[axis] = sum(tensor.shape[axis] for tensor in tensors)
+    part = None if all(tensor.part is None for tensor in tensors) else join(models)
+    forms = [tensor.opened for tensor in tensors]
+    opened = None
+    if all(form is not None for form in forms):
+        kept = [form for form in forms if form is not None]
+        publics = [form.m for form in kept if form.m is not None]
+        opened = Masked(join(publics) if len(publics) == len(kept) else None, join([form.mask for form in kept]))
+    return Shared(first.party, shape, first.fraction, part, opened, any(tensor.unsettled for tensor in tensors))
+
+
+def stack(tensors: Sequence[Shared], axis: int = 0) -> Shared:
+    """As ``np.stack``."""
+    return concatenate([tensor.view(lambda array: np.expand_dims(array, axis)) for tensor in tensors], axis)

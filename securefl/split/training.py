@@ -1,0 +1,359 @@
+"""Split learning over many clients, in one process: parallel (SplitFed) or sequential. [torch]
+
+    parallel     every client sends a batch; the body steps once for all of them; at the end of the round fronts and
+                 heads are averaged by the protected sum                        [Thapa et al. 2022, SplitFedV1]
+    sequential   one client after the other; front and head go on, sealed       [Gupta & Raskar 2018; Vepakomma 2018]
+
+Every frame is made, sent and taken apart as between machines; only the clock and the network are missing.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from securefl.encoding.quantize import FixedPoint
+from securefl.errors import ConfigurationError
+from securefl.fl.aggregators import ProtectedAggregator
+from securefl.fl.data import Dataset
+from securefl.fl.interfaces import Contribution
+from securefl.fl.models import load_tensors, model_hash, tensors_of
+from securefl.fl.protections import protection_named, suite_named
+from securefl.fl.seeds import SeedTree
+from securefl.fl.training import torch_threads
+from securefl.split.body import Body
+from securefl.split.channel import MemoryChannel
+from securefl.split.client import SplitClient
+from securefl.split.cutting import Cut
+from securefl.split.handover import Mailbox
+from securefl.split.learner import LearnedBatch, Learner
+from securefl.split.messages import SplitContext
+from securefl.split.modes import STATEMENTS, mode_of
+from securefl.split.privacy import SplitPrivacy, privacy_of
+from securefl.split.server import SplitServer
+from securefl.split.settings import SplitSettings
+from securefl.split.weights import NoisedGradient, check_summed, summed
+from securefl.types import ClientId, PartyId, Tensors
+
+__all__ = ["Observer", "SplitRound", "SplitTraining"]
+
+#: Called with (client, to the server?, frame) for every frame of the split protocol.
+Observer = Callable[[ClientId, bool, bytes], None]
+
+#: Range of a front's update in the protected average; beyond it values are clipped.
+_UPDATE_RANGE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRound:
+    """One round. ``accuracy``: of the composed model on the test set. ``loss``: mean over the examples trained on.
+
+    ``up``, ``down``: bytes per training example of the split protocol's frames, ``sum_bytes``: of the protected sums
+    (weight gradients and fronts), mean per client and example. ``epsilon``: spent so far, or ``None``.
+    """
+
+    round: int
+    accuracy: float
+    loss: float
+    up: float
+    down: float
+    sum_bytes: float
+    seconds: float
+    epsilon: float | None
+
+
+@dataclass
+class _Member:
+    """A client: its data, its copies of front and head, its link."""
+
+    inputs: torch.Tensor = field(repr=False)
+    labels: torch.Tensor = field(repr=False)
+    learner: Learner
+    ends: nn.ModuleList
+    channel: MemoryChannel
+    mailbox: Mailbox
+    other_bytes: int = 0
+
+
+class SplitTraining:
+    """A run over ``clients`` (id → dataset), tested on ``test``.
+
+    ``parts``: the cut model, whose parameters are the initial ones; the body is trained in place. ``privacy``: made
+    from the settings; its ledger must be opened (``privacy.open``) before the first round where it is not ``None``.
+    Raises :class:`ConfigurationError` for settings that do not fit the model or the clients.
+    """
+
+    def __init__(
+        self,
+        parts: Cut,
+        clients: Mapping[ClientId, Dataset],
+        test: Dataset,
+        settings: SplitSettings,
+        seeds: SeedTree,
+        *,
+        suite: str = "mlkem768-x25519",
+        observe: Observer | None = None,
+    ) -> None:
+        if not clients:
+            raise ConfigurationError("split learning needs at least one client")
+        self.settings, self.parts, self.statement = settings, parts, STATEMENTS[settings.protect]
+        self._seeds, self._suite, self._test = seeds, suite, test
+        first = next(iter(clients.values()))
+        shapes = parts.shapes(torch.from_numpy(first.inputs[:2].copy()))
+        self.features, self.outputs = int(np.prod(shapes[0])), int(np.prod(shapes[1]))
+        self.privacy: SplitPrivacy | None = privacy_of(settings, self.features, self.outputs)
+        self.steps = -(-max(len(data) for data in clients.values()) // settings.batch_size)
+        if settings.order == "parallel" and min(map(len, clients.values())) < self.steps:
+            raise ConfigurationError(
+                f"parallel clients take {self.steps} steps a round, and a client has fewer examples than that: raise "
+                "batch_size, or use order = 'sequential'"
+            )
+        noise = self.privacy.noise_multiplier if self.privacy is not None else None
+        self.mode = mode_of(settings, parts, shapes, noise_multiplier=noise)
+        if self.mode.hides_gradients and settings.releases == "summed":
+            least = sum(len(data) // self.steps for data in clients.values())
+            check_summed(len(clients), least, self.outputs, self.features)
+        self.body = Body(parts.body, learning_rate=settings.learning_rate, momentum=settings.momentum)
+        self._session = os.urandom(16)
+        classes = 0 if parts.head is not None else first.classes
+        self._members = {client: self._join(client, data, classes, observe) for client, data in clients.items()}
+        self._aggregator = self._averaging()
+
+    def _join(self, client: ClientId, data: Dataset, classes: int, observe: Observer | None) -> _Member:
+        context = SplitContext(
+            self._session, client, self.mode.text, self.features, self.outputs, self.settings.batch_size, classes
+        )
+        watch = None if observe is None else lambda up, frame: observe(client, up, frame)
+        channel = MemoryChannel(SplitServer(context, self.mode.server()), watch)
+        front, head = copy.deepcopy(self.parts.front), copy.deepcopy(self.parts.head)
+        learner = Learner(
+            SplitClient(context, self.mode.client()),
+            channel,
+            front,
+            head,
+            learning_rate=self.settings.learning_rate,
+            momentum=self.settings.momentum,
+            activation_range=self.mode.clamps,
+        )
+        return _Member(
+            inputs=torch.from_numpy(data.inputs.copy()),
+            labels=torch.from_numpy(data.targets.copy()),
+            learner=learner,
+            ends=nn.ModuleList([part for part in (front, head) if part is not None]),
+            channel=channel,
+            mailbox=Mailbox(self._session, client, suite_named(self._suite)),
+        )
+
+    def _averaging(self) -> ProtectedAggregator | None:
+        if self.settings.order == "sequential" or len(self._members) < 2 or not self._trains_ends():
+            return None
+        weights = [len(member.labels) for member in self._members.values()]
+        aggregator = ProtectedAggregator(
+            protection_named(self.settings.sum_protection, self._suite),
+            threshold=len(self._members) // 2 + 1,
+            grid=FixedPoint(_UPDATE_RANGE, 24),
+            max_weight=1 << (max(weights) - 1).bit_length(),
+            session=self._session,
+        )
+        aggregator.check(tensors_of(next(iter(self._members.values())).ends), list(self._members))
+        return aggregator
+
+    def _trains_ends(self) -> bool:
+        ends = next(iter(self._members.values())).ends
+        return any(parameter.requires_grad for parameter in ends.parameters())
+
+    # -- rounds
+
+    def rounds(self) -> Iterator[SplitRound]:
+        """Train, one round per iteration. Raises :class:`~securefl.errors.PrivacyBudgetExceededError` at the budget."""
+        for number in range(1, self.settings.rounds + 1):
+            started = perf_counter()
+            if self.privacy is not None:
+                self.privacy.charge(number)
+            before = self._traffic()
+            with torch_threads(1):  # a batch is too small to share, and sums do not depend on the machine
+                loss = self._parallel(number) if self.settings.order == "parallel" else self._sequential(number)
+            seconds = perf_counter() - started
+            if self.privacy is not None:
+                self.privacy.ledger.released(number, model_hash(tensors_of(self.parts.body)))
+            examples = sum(len(member.labels) for member in self._members.values())
+            up, down, other = (after - earlier for after, earlier in zip(self._traffic(), before, strict=True))
+            yield SplitRound(
+                round=number,
+                accuracy=self.accuracy(),
+                loss=loss / examples,
+                up=up / examples,
+                down=down / examples,
+                sum_bytes=other / examples,
+                seconds=seconds,
+                epsilon=None if self.privacy is None else self.privacy.epsilon_spent,
+            )
+
+    def _parallel(self, number: int) -> float:
+        start = (
+            {client: tensors_of(member.ends) for client, member in self._members.items()} if self._aggregator else {}
+        )
+        queues = {client: self._batches(client, number, self.steps) for client in self._members}
+        total = 0.0
+        for _ in range(self.steps):
+            done: dict[ClientId, LearnedBatch] = {}
+            for client, member in self._members.items():
+                done[client] = member.learner.learn(*next(queues[client]))
+            examples = sum(len(batch.activations) for batch in done.values())
+            if self.mode.hides_gradients:
+                self._give(done)
+            self.body.step(examples)
+            total += sum(batch.loss for batch in done.values())
+        if self._aggregator is not None:
+            self._average(number, start)
+        return total
+
+    def _sequential(self, number: int) -> float:
+        total = 0.0
+        order = list(self._members)
+        for at, client in enumerate(order):
+            member = self._members[client]
+            steps = -(-len(member.labels) // self.settings.batch_size)
+            for inputs, labels in self._batches(client, number, steps):
+                batch = member.learner.learn(inputs, labels)
+                if self.mode.hides_gradients:
+                    self._give({client: batch})
+                self.body.step(len(labels))
+                total += batch.loss
+            if len(order) > 1 and self._trains_ends():
+                self._hand_over(client, order[(at + 1) % len(order)], number)
+        return total
+
+    def _batches(self, client: ClientId, number: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """``steps`` batches that differ by one example at most, all examples once, in an order fixed by the seed."""
+        member = self._members[client]
+        order = self._seeds.child("order", number, client).numpy().permutation(len(member.labels))
+        for rows in np.array_split(order, steps):
+            index = torch.from_numpy(rows)
+            yield member.inputs[index], member.labels[index]
+
+    # -- what the server is given
+
+    def _give(self, done: Mapping[ClientId, LearnedBatch]) -> None:
+        """The gradient of a body that never saw it: summed over the clients, or clipped and noised."""
+        if self.settings.releases == "summed":
+            # |dz| <= 1 for cross-entropy on the outputs themselves; a head may stretch it, and clipping bounds it
+            largest = self.settings.batch_size * max(1.0, self.mode.clamps or 1.0)
+            result = summed(
+                {str(client): batch for client, batch in done.items()},
+                protect=self.settings.sum_protection,
+                largest=largest,
+                suite=self._suite,
+            )
+            for member in self._members.values():
+                member.other_bytes += result.upload_bytes
+            self.body.give(result.gradient)
+            return
+        for client, batch in done.items():
+            member = self._members[client]
+            member.learner.release(self._noised().of(batch), len(batch.activations))
+            self.body.give(member.channel.released.pop().gradient)
+
+    def _noised(self) -> NoisedGradient:
+        if self.privacy is None:
+            raise ConfigurationError("a noised weight gradient needs a privacy budget")
+        return NoisedGradient(self.settings.gradient_clip_norm, self.privacy.noise_multiplier)
+
+    # -- fronts and heads
+
+    def _average(self, number: int, start: Mapping[ClientId, Tensors]) -> None:
+        if self._aggregator is None:
+            return
+        now = {client: tensors_of(member.ends) for client, member in self._members.items()}
+        common = model_hash(next(iter(start.values())))
+        contributions = {
+            client: Contribution(
+                {name: value - start[client][name] for name, value in now[client].items()},
+                len(member.labels),
+                self._seeds.child("rounding", number, client).bytes(32),
+            )
+            for client, member in self._members.items()
+        }
+        result = self._aggregator.aggregate(number, common, contributions)
+        for client, member in self._members.items():
+            mean = {name: (start[client][name] + value).astype(np.float32) for name, value in result.mean.items()}
+            load_tensors(member.ends, mean)
+            member.other_bytes += result.upload_bytes.get(client, 0)
+
+    def _hand_over(self, sender: ClientId, receiver: ClientId, number: int) -> None:
+        giver, taker = self._members[sender], self._members[receiver]
+        like = tensors_of(taker.ends)
+        sealed = giver.mailbox.seal(tensors_of(giver.ends), number, receiver, taker.mailbox.public)
+        giver.other_bytes += len(sealed)
+        load_tensors(taker.ends, taker.mailbox.open(sealed, number, sender, like))
+
+    # -- judging
+
+    def accuracy(self) -> float:
+        """Of the composed model on the test set; only a simulation can put the parts side by side.
+
+        The ends are those of the client that trained last (parallel clients hold the same after the average).
+        """
+        front, head = self._ends()
+        with torch.no_grad():
+            activations = front(torch.from_numpy(self._test.inputs.copy()))
+            if self.mode.clamps is not None:
+                activations = activations.clamp(-self.mode.clamps, self.mode.clamps)
+            outputs = self.parts.body(activations)
+            scores = outputs if head is None else head(outputs)
+        return float((scores.argmax(1).numpy() == self._test.targets).mean())
+
+    def protected_predictions(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Classes by the first client through the protected path, int64[n]: what inference costs and gives."""
+        learner = next(iter(self._members.values())).learner
+        pieces = np.array_split(inputs, -(-len(inputs) // self.settings.batch_size))
+        return np.concatenate([learner.predict(torch.from_numpy(piece.copy())) for piece in pieces])
+
+    def server_views(self, data: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """What the server would hold of each example of ``data`` now: of its activations, and of its gradient.
+
+        For leakage figures: nothing is sent. The second is ``None`` where the server has the labels.
+        """
+        client, server = self.mode.client(), self.mode.server()
+        server.setup(client.setup())
+        front, head = self._ends()
+        views, gradients = [], []
+        for rows in np.array_split(np.arange(len(data)), -(-len(data) // self.settings.batch_size)):
+            with torch.no_grad():
+                activations = front(torch.from_numpy(data.inputs[rows]))
+                if self.mode.clamps is not None:
+                    activations = activations.clamp(-self.mode.clamps, self.mode.clamps)
+                outputs = self.parts.body(activations).flatten(1)
+            payload = client.activations(np.ascontiguousarray(activations.flatten(1).numpy()))
+            views.append(server.view(payload, len(rows)))
+            if head is not None:
+                outputs.requires_grad_(True)
+                loss = cross_entropy(head(outputs), torch.from_numpy(data.targets[rows]), reduction="sum")
+                (gradient,) = torch.autograd.grad(loss, [outputs])
+                gradients.append(server.gradient_view(client.gradient(gradient.numpy()), len(rows)))
+        return np.concatenate(views), np.concatenate(gradients) if gradients else None
+
+    def _ends(self) -> tuple[nn.Module, nn.Module | None]:
+        # the last client handed its ends to the first
+        learner = next(iter(self._members.values())).learner
+        return learner.front, learner.head
+
+    def _traffic(self) -> Sequence[int]:
+        members = self._members.values()
+        up = sum(member.learner.traffic.up for member in members)
+        down = sum(member.learner.traffic.down for member in members)
+        return up, down, sum(member.other_bytes for member in members)
+
+    @staticmethod
+    def client_ids(count: int) -> tuple[ClientId, ...]:
+        """1 … count."""
+        return tuple(PartyId(at) for at in range(1, count + 1))

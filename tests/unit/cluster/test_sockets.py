@@ -1,0 +1,89 @@
+"""Links over sockets: order, sizes, more bytes than the kernel takes, a peer that is gone or silent."""
+
+import threading
+
+import pytest
+
+from securefl.cluster.sockets import SocketChannel, connected_pair
+from securefl.errors import FaultyPartyError, LostPartyError
+from securefl.mpc.channel import Traffic
+
+FAMILIES = pytest.mark.parametrize("family", ["unix", "tcp"])
+
+
+def two(family: str = "unix", deadline: float = 20.0) -> tuple[SocketChannel, SocketChannel]:
+    left, right = connected_pair(family)
+    return SocketChannel(0, {1: left}, deadline), SocketChannel(1, {0: right}, deadline)
+
+
+@FAMILIES
+def test_messages_arrive_whole_and_in_order(family: str) -> None:
+    zero, one = two(family)
+    zero.send(1, b"ab", memoryview(b"c"))
+    zero.send(1)
+    zero.send(1, b"", b"d")
+    assert [bytes(one.receive(0, size)) for size in (3, 0, 1)] == [b"abc", b"", b"d"]
+    assert zero.traffic[1] == Traffic(bytes_sent=4, messages_sent=3)
+    assert one.traffic[0] == Traffic(bytes_received=4, messages_received=3)
+    zero.close()
+    one.close()
+
+
+@FAMILIES
+def test_both_send_much_before_either_reads(family: str) -> None:
+    ends = two(family)
+    size = 20 << 20
+    got: list[bytes] = [b"", b""]
+
+    def swap(me: int) -> None:
+        buffer = bytearray([me + 1]) * size
+        ends[me].send(1 - me, buffer, b"end")
+        buffer[:] = bytes(size)  # it is sent: the caller may reuse it
+        got[me] = bytes(ends[me].receive(1 - me, size + 3))
+        ends[me].flush()
+
+    threads = [threading.Thread(target=swap, args=(me,)) for me in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got[0] == b"\2" * size + b"end"
+    assert got[1] == b"\1" * size + b"end"
+    for end in ends:
+        end.close()
+
+
+@pytest.mark.parametrize("due", [0, 2, 4, 100])
+def test_a_message_of_another_size_is_refused_at_its_header(due: int) -> None:
+    zero, one = two()
+    zero.send(1, b"abc")
+    with pytest.raises(FaultyPartyError, match=f"3 bytes where {due} are due") as caught:
+        one.receive(0, due)
+    assert caught.value.party == 0
+    zero.close()
+    one.close()
+
+
+@FAMILIES
+def test_a_peer_that_is_gone_is_named(family: str) -> None:
+    zero, one = two(family)
+    zero.close()
+    with pytest.raises(LostPartyError, match="party 0") as caught:
+        one.receive(0, 1)
+    assert caught.value.party == 0
+
+    def keep_sending() -> None:  # the first message may still be taken by the kernel
+        for _ in range(3):
+            one.send(0, bytes(1 << 16))
+
+    with pytest.raises(LostPartyError, match="party 0 is gone"):
+        keep_sending()
+    one.close()
+
+
+def test_silence_ends_at_the_deadline() -> None:
+    zero, one = two(deadline=0.02)
+    with pytest.raises(LostPartyError, match="party 0 made no progress"):
+        one.receive(0, 1)
+    zero.close()
+    one.close()
