@@ -49,7 +49,6 @@ class Label(Enum):
     THRESHOLD_STREAM = b"securefl/v1/ckks/threshold/stream"
     THRESHOLD_ANNOUNCED = b"securefl/v1/ckks/threshold/announced"
     THRESHOLD_CHALLENGE = b"securefl/v1/ckks/threshold/challenge"
-    THRESHOLD_CONFIRM = b"securefl/v1/ckks/threshold/confirm"
     MPC_STREAM = b"securefl/v1/mpc/stream"
     SPLIT_CONTEXT = b"securefl/v1/split/context"
     SPLIT_HANDOVER = b"securefl/v1/split/handover"
