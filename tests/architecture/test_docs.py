@@ -177,7 +177,11 @@ def takes(section: str, key: str, field: Any) -> str:
 
 
 def test_configuration_tables_are_those_of_the_models() -> None:
-    every = config.Config(privacy=config.PrivacyConfig(), personalization=config.PersonalizationConfig())
+    every = config.Config(
+        privacy=config.PrivacyConfig(),
+        personalization=config.PersonalizationConfig(),
+        augmentation=config.AugmentationConfig(flip=True),
+    )
     models = {section: type(getattr(every, section)) for section in config.Config.model_fields}
     assert list(documented()) == list(models)
     for section, model in models.items():
@@ -224,8 +228,9 @@ def test_the_example_file_spells_out_the_bundled_run() -> None:
         unused |= {key for key, field in model.model_fields.items() if field.default is None}
         unused |= {
             key
-            for key, (choice, values) in config.training._KEYS_OF.items()
-            if getattr(config.TrainingConfig(), choice) not in values
+            for home, keys in ((config.TrainingConfig(), "_KEYS_OF"), (config.DataConfig(), "_PARTITION_KEYS"))
+            for key, (choice, values) in getattr(config.training, keys).items()
+            if getattr(home, choice) not in values
         }
         assert set(given[section]) - unused == set(model.model_fields) - unused
 

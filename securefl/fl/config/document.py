@@ -18,7 +18,7 @@ from securefl.fl.config.personalization import PersonalizationConfig
 from securefl.fl.config.privacy import PrivacyConfig
 from securefl.fl.config.protection import ProtectionConfig
 from securefl.fl.config.section import Section
-from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
+from securefl.fl.config.training import AugmentationConfig, DataConfig, FaultsConfig, ModelConfig, TrainingConfig
 
 __all__ = ["Config", "load", "parse"]
 
@@ -46,6 +46,7 @@ class Config(Section):
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig | None = None
     personalization: PersonalizationConfig | None = None
+    augmentation: AugmentationConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +88,10 @@ class Config(Section):
                 raise ValueError("scaffold sends twice the values, which noise is not sized for: not with [privacy]")
         if chosen.algorithm == "scaffold" and "pruned" in self.compression.chain:
             raise ValueError("scaffold needs every weight's control variate, which pruned takes away: one of them")
+        if (self.model.name == "next-character") != (self.data.dataset == "text"):
+            raise ValueError('the dataset "text" and the model "next-character" go with each other, and with no other')
+        if self.augmentation is not None and self.data.dataset != "digits":
+            raise ValueError(f"[augmentation] varies images, which {self.data.dataset} has not; remove the section")
         if self.personalization is not None and self.personalization.method == "fedper":
             if chosen.algorithm == "scaffold":
                 raise ValueError("fedper keeps the last layer, which scaffold would correct: one of them")
@@ -177,7 +182,9 @@ def _sentence(problem: Any) -> str:
 
 
 def _unknown(section: str, key: str | None = None) -> str:
-    every = Config(privacy=PrivacyConfig(), personalization=PersonalizationConfig())
+    every = Config(
+        privacy=PrivacyConfig(), personalization=PersonalizationConfig(), augmentation=AugmentationConfig(flip=True)
+    )
     keys = {name: list(type(getattr(every, name)).model_fields) for name in Config.model_fields}
     if key is None:
         home = [name for name, known in keys.items() if section in known]
