@@ -90,7 +90,8 @@ def join(
 
     A party connects to those before it and accepts those after it on ``listener``. ``early``: links that were accepted
     before; those of parties are taken from it, and those of others (clients) that come meanwhile are left there.
-    Without it others are sent away. Raises :class:`DeadlineError` naming who has not come within ``wait`` seconds, and as :func:`connect` does.
+    Without it others are sent away. Raises :class:`DeadlineError` naming who has not come within ``wait`` seconds, and
+    as :func:`connect` does.
     """
     numbers = {name: at for at, name in enumerate(addresses)}
     if me not in numbers:
