@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
@@ -53,6 +54,7 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "aggregate_error_per_round": [record.aggregate_error for record in records],
         "clipped_fraction": _mean(summed, "clipped_fraction"),
         "parameters": run.parameters,
+        "tiers": [asdict(tier) for tier in run.tiers],
         "model_hash": run.result.model_hash,
         "seconds": sum(record.seconds for record in records),
         "config": config.model_dump(mode="json"),

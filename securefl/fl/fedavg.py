@@ -53,6 +53,7 @@ from securefl.fl.interfaces import (
 from securefl.fl.learning import algorithm_of, cohort_of, server_of
 from securefl.fl.seeds import SeedTree
 from securefl.fl.server_optimizer import AveragingServer, ServerOptimizer
+from securefl.fl.tiered_engine import TieredEngine
 from securefl.fl.training import Evaluation, LocalTraining, check_fits, evaluate, torch_threads
 from securefl.fl.workload import Workload, check, local_training
 from securefl.types import ClientId, Tensors
@@ -60,6 +61,7 @@ from securefl.types import ClientId, Tensors
 if TYPE_CHECKING:
     from securefl.fl.config import Config
     from securefl.fl.pruning import Pruning
+    from securefl.fl.tiers import TierPlan
 
 __all__ = ["FedAvg"]
 
@@ -137,6 +139,7 @@ class FedAvg:
         training: LocalTraining | None = None,
         checkpoint: Path | None = None,
         pruning: Pruning | None = None,
+        tiers: TierPlan | None = None,
     ) -> FedAvg:
         """The run that ``config`` describes, on ``prepare(config)`` and an aggregator made for it."""
         bits = config.compression.download_bits
@@ -150,7 +153,7 @@ class FedAvg:
             server=server_of(config.training),
             cohort=cohort_of(config),
             algorithm=algorithm_of(config, workload, settings),
-            engine=config.training.engine,
+            engine=config.training.engine if tiers is None else TieredEngine(tiers, workload.train),
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
             pruning=pruning,
@@ -250,6 +253,8 @@ class FedAvg:
         if self.download is not None:
             received, model_bytes = self.download.round_trip(self._tensors)
         contributions = self._contributions(round, received)
+        if isinstance(self.engine, TieredEngine) and contributions:
+            model_bytes = self.engine.model_bytes(model_bytes, contributions)
         try:
             aggregate = self.aggregator.aggregate(round, self._hash, contributions)
         except (TooFewClientsError, LostRoundError, HeadroomError) as error:
