@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 
 from securefl.errors import ConfigurationError
 from securefl.fl.config.compression import CompressionConfig
+from securefl.fl.config.personalization import PersonalizationConfig
 from securefl.fl.config.privacy import PrivacyConfig
 from securefl.fl.config.protection import ProtectionConfig
 from securefl.fl.config.section import Section
@@ -23,7 +24,7 @@ from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, T
 __all__ = ["Config", "load", "parse"]
 
 #: Sections of the design that come with a later version.
-_LATER_SECTIONS: Final = ("personalization", "split")
+_LATER_SECTIONS: Final = ("split",)
 
 
 def _without_default_chain(values: object) -> object:
@@ -48,6 +49,7 @@ class Config(Section):
     compression: CompressionConfig = CompressionConfig()
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig | None = None
+    personalization: PersonalizationConfig | None = None
     tiers: TiersConfig | None = None
 
     @model_validator(mode="before")
@@ -84,6 +86,7 @@ class Config(Section):
         chosen, count = self.training, self.protection.threshold_count(self.data.clients)
         refused = {
             "[privacy]": self.privacy is not None,
+            "[personalization]": self.personalization is not None,
             "a [compression] chain": bool(self.compression.chain),
             f"method = {self.protection.method!r}": self.protection.method not in ("plain", "masked"),
             f"algorithm = {chosen.algorithm!r}": chosen.algorithm != "fedavg",
@@ -114,6 +117,13 @@ class Config(Section):
                 raise ValueError("scaffold sends twice the values, which noise is not sized for: not with [privacy]")
         if chosen.algorithm == "scaffold" and "pruned" in self.compression.chain:
             raise ValueError("scaffold needs every weight's control variate, which pruned takes away: one of them")
+        if self.personalization is not None and self.personalization.method == "fedper":
+            if chosen.algorithm == "scaffold":
+                raise ValueError("fedper keeps the last layer, which scaffold would correct: one of them")
+            if self.privacy is not None:
+                raise ValueError("fedper sends fewer values than [privacy] sizes its noise for: one of them")
+            if "pruned" in self.compression.chain:
+                raise ValueError("fedper keeps the last layer, which pruned takes weights from: one of them")
         return self
 
     def digest(self) -> str:
@@ -197,9 +207,9 @@ def _sentence(problem: Any) -> str:
 
 
 def _unknown(section: str, key: str | None = None) -> str:
-    every = Config(compression=CompressionConfig(chain=()), privacy=PrivacyConfig()).model_copy(
-        update={"tiers": TiersConfig()}
-    )
+    every = Config(
+        compression=CompressionConfig(chain=()), privacy=PrivacyConfig(), personalization=PersonalizationConfig()
+    ).model_copy(update={"tiers": TiersConfig()})
     keys = {name: list(type(getattr(every, name)).model_fields) for name in Config.model_fields}
     if key is None:
         home = [name for name, known in keys.items() if section in known]

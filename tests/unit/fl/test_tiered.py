@@ -203,6 +203,7 @@ def test_what_cannot_be_summed() -> None:
         ({"tiers": {"minimum_holders": 13}}, "more than"),
         ({"tiers": {}, "compression": {"chain": ["rotated"]}}, "compression"),
         ({"tiers": {}, "privacy": {}}, "privacy"),
+        ({"tiers": {}, "personalization": {}}, "personalization"),
         ({"tiers": {}, "protection": {"method": "shared"}}, "shared"),
         ({"tiers": {}, "training": {"algorithm": "fedprox"}}, "fedprox"),
         ({"tiers": {}, "training": {"optimizer": "adam"}}, "adam"),
