@@ -26,7 +26,7 @@ def build(run: FinishedRun) -> dict[str, Any]:
     summed = [record for record in records if record.failed is None]
     return {
         "protect": config.protection.method,
-        "suite": config.protection.suite if config.protection.method == "masked" else None,
+        "suite": config.protection.suite if config.protection.method in ("masked", "shared") else None,
         "rounds": len(records),
         "failed_rounds": [{"round": r.round, "reason": r.failed} for r in records if r.failed is not None],
         "clients": config.data.clients,

@@ -31,6 +31,7 @@ _CHECKS: Final = {
     "wire": "securefl.audit.checks.wire",
     "encoding": "securefl.audit.checks.encoding",
     "secagg": "securefl.audit.checks.secagg",
+    "shared": "securefl.audit.checks.shared",
     "shells": "securefl.audit.checks.shells",
     "compression": "securefl.audit.checks.compression",
     "dp": "securefl.audit.checks.dp",

@@ -38,7 +38,8 @@ from securefl.fl import models
 from securefl.fl.algorithms import Averaging, LocalAlgorithm
 from securefl.fl.checkpoint import RunState
 from securefl.fl.cohort import Cohort
-from securefl.fl.engine import Engine, SequentialEngine
+from securefl.fl.engine import Engine
+from securefl.fl.engine_choice import EngineName, choose_engine
 from securefl.fl.interfaces import (
     Aggregate,
     Aggregator,
@@ -70,10 +71,10 @@ class FedAvg:
     ``settings``: local training. ``rounds``: >= 1. ``seed``: an integer or a node of a seed tree.
     ``server_learning_rate``: eta > 0, of averaging; ``server``: another server step instead. ``cohort``: who is invited
     to a round; default: all. ``algorithm``: what clients are asked for; default: their updates. ``engine``: who trains
-    them; default: one after the other. ``checkpoint``: a directory written after every round, or ``None``.
-    ``config_digest``: bound into the checkpoint beside model, data and seed. ``threads``: torch threads; 1 is fastest
-    for small models and makes results independent of the number of cores. ``pruning``: moves a public mask on before
-    each round. ``download``: the format in which clients get the model; ``None``: float32.
+    them: "sequential", "stacked", or by default the faster of the two. ``checkpoint``: a directory written after every
+    round, or ``None``. ``config_digest``: bound into the checkpoint beside model, data and seed. ``threads``: torch
+    threads; 1 is fastest for small models and makes results independent of the number of cores. ``pruning``: moves a
+    public mask on before each round. ``download``: the format in which clients get the model; ``None``: float32.
 
     Use ``for record in run.rounds_left(): ...`` and then ``run.result()``; or ``run.run()``. The model given is copied.
     Raises :class:`~securefl.errors.ConfigurationError` when model, data and partition do not fit together.
@@ -91,7 +92,7 @@ class FedAvg:
         server: ServerOptimizer | None = None,
         cohort: Cohort | None = None,
         algorithm: LocalAlgorithm | None = None,
-        engine: Engine | None = None,
+        engine: Engine | EngineName = "auto",
         checkpoint: Path | None = None,
         config_digest: str = "",
         threads: int = 1,
@@ -117,7 +118,9 @@ class FedAvg:
         self._tensors = models.tensors_of(workload.model)
         self._module = copy.deepcopy(workload.model)  # the workspace; the caller's model stays as it is
         check_fits(self._module, workload.train)
-        self.engine = SequentialEngine(self._module, workload.train) if engine is None else engine
+        self.engine = (
+            choose_engine(engine, self._module, workload.train, settings) if isinstance(engine, str) else engine
+        )
         self._initial_hash = self._hash = models.model_hash(self._tensors)
         self._records: list[RoundRecord] = []
         self._evaluation: Evaluation | None = None
@@ -147,6 +150,7 @@ class FedAvg:
             server=server_of(config.training),
             cohort=cohort_of(config),
             algorithm=algorithm_of(config, workload, settings),
+            engine=config.training.engine,
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
             pruning=pruning,
@@ -171,6 +175,7 @@ class FedAvg:
             "server": self.server.describe(),
             "cohort": dataclasses.asdict(self.cohort),
             "algorithm": self.algorithm.describe(),
+            "engine": type(self.engine).__name__,  # the last bits depend on it
             "threads": self.threads,
             "pruning": dataclasses.asdict(self.pruning.schedule) if self.pruning is not None else None,
             "download": dataclasses.asdict(self.download) if self.download is not None else None,

@@ -10,6 +10,7 @@ from securefl.encoding.compressor import Scale
 from securefl.encoding.layout import Layout
 from securefl.encoding.packing import Packing
 from securefl.encoding.weights import WeightFormat
+from securefl.errors import ConfigurationError
 from securefl.fl.compression import aggregator_of, compression_of, pruning_of
 from securefl.fl.config import Config
 from securefl.fl.learning import algorithm_of
@@ -18,6 +19,8 @@ from securefl.fl.private_run import privacy_of
 from securefl.fl.protections import suite_named
 from securefl.fl.workload import local_training, prepare
 from securefl.machine import RoundContext
+from securefl.mpc.summation.params import Params as SharedParams
+from securefl.primitives.kem import Suite
 from securefl.secagg.messages import (
     AdvertiseKeys,
     Roster,
@@ -89,7 +92,15 @@ def plan(config: Config) -> RunPlan:
     later = aggregator.contexts(sent, clients, Scale(1.0, _typical_sum(len(clients))))
     bits = config.compression.download_bits
     suite = suite_named(config.protection.suite)
-    masked = [_masked_bytes(Params.of(context, suite)) for context in later]
+    upload, download = {}, {}
+    for name, sizes in (("masked", _masked_bytes), ("shared", _shared_bytes)):
+        try:
+            each = [sizes(context, suite) for context in later]
+        except ConfigurationError:  # a minority threshold: not for the masked sum
+            if name == config.protection.method:
+                raise
+            continue
+        upload[name], download[name] = sum(up for up, _ in each), sum(down for _, down in each)
     vectors = sum(8 * Packing.of_context(context).words + OVERHEAD_BYTES for context in later)
     error, unit = _rounding_error(config, len(clients))
     return RunPlan(
@@ -98,8 +109,8 @@ def plan(config: Config) -> RunPlan:
         threshold=later[0].threshold,
         first=tuple(map(_planned, first)),
         sums=tuple(map(_planned, later)),
-        upload={"plain": vectors, "masked": sum(up for up, _ in masked)},
-        download={"plain": 0, "masked": sum(down for _, down in masked)},
+        upload={"plain": vectors, **upload},
+        download={"plain": 0, **download},
         model_bytes=_model_bytes(tensors, bits),
         rounding_error=error,
         rounding_unit=unit,
@@ -138,8 +149,15 @@ def _planned(context: RoundContext) -> PlannedSum:
     )
 
 
-def _masked_bytes(params: Params) -> tuple[int, int]:
+def _shared_bytes(context: RoundContext, suite: Suite) -> tuple[int, int]:
+    """As :func:`_masked_bytes`: a sealed seed and the vector up, the second server's key down."""
+    params = SharedParams(context, suite)
+    return params.box_bytes + params.vector_bytes + 2 * OVERHEAD_BYTES, suite.public_bytes + OVERHEAD_BYTES
+
+
+def _masked_bytes(context: RoundContext, suite: Suite) -> tuple[int, int]:
     """Upload (mean over clients) and download of one client at full attendance, from the messages' lengths."""
+    params = Params.of(context, suite)
     n = len(params.clients)
     boxes = 4 + (n - 1) * (4 + shares_box_bytes(params)) + (n - 1) * pair_box_bytes(params) // 2
     up = AdvertiseKeys.length(params) + boxes + 8 * params.lanes.words + UnmaskShares.limit(params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from securefl.errors import ConfigurationError
 from securefl.machine import Protection
+from securefl.mpc.summation import SharedSum
 from securefl.plain import PlainSum
 from securefl.primitives.kem import Suite
 from securefl.secagg import MaskedSum
@@ -20,9 +21,11 @@ def suite_named(name: str) -> Suite:
 
 
 def protection_named(name: str, suite: str = Suite.MLKEM768_X25519.label) -> Protection:
-    """``"plain"`` or ``"masked"``. Raises :class:`ConfigurationError` for other names."""
+    """``"plain"``, ``"masked"`` or ``"shared"``. Raises :class:`ConfigurationError` for other names."""
     if name == "plain":
         return PlainSum()
     if name == "masked":
         return MaskedSum(suite_named(suite))
-    raise ConfigurationError(f"unknown protection {name!r}; this version has plain and masked")
+    if name == "shared":
+        return SharedSum(suite_named(suite))
+    raise ConfigurationError(f"unknown protection {name!r}; this version has plain, masked and shared")

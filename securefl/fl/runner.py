@@ -121,7 +121,7 @@ class Run:
     def headline(self) -> list[str]:
         """What is about to happen, in a few lines."""
         c = self.config
-        suite = f" ({c.protection.suite})" if c.protection.method == "masked" else ""
+        suite = f" ({c.protection.suite})" if c.protection.method in ("masked", "shared") else ""
         start = f", resumed after round {self.rounds_done}" if self.rounds_done else ""
         lines = [
             f"{c.data.dataset}, {c.data.clients} clients ({c.data.partition}), {c.model.name} with {self.parameters} "

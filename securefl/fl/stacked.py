@@ -11,7 +11,7 @@ their own client with weight zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,12 +24,14 @@ from torch.nn.functional import cross_entropy
 
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl.data import Dataset
+from securefl.fl.engine import LocalTask
 from securefl.fl.models import load_tensors
-from securefl.fl.seeds import SeedTree
+from securefl.fl.schedule import Schedule, steps_of
+from securefl.fl.stacked_optimizer import stack, stepper, with_terms
 from securefl.fl.training import LocalResult, LocalTraining
-from securefl.types import ClientId, Tensors
+from securefl.types import ClientId
 
-__all__ = ["Job", "layers_stack", "step_flops", "train_stacked", "worth_stacking"]
+__all__ = ["StackedEngine", "layers_stack", "step_flops", "worth_stacking"]
 
 #: Layers that treat every example by itself, draw nothing at random and keep no state: a padded batch and a batch of
 #: batches give each example what it would get alone.
@@ -48,15 +50,6 @@ LARGEST_MODEL: Final = 50_000
 #: Parameters of all clients of a group together, and clients: what is worked on at a time stays small.
 _GROUP_VALUES: Final = 1 << 20
 _GROUP_CLIENTS: Final = 128
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """One client's part of a round: ``rows`` of the dataset, and the node that seeds its training."""
-
-    client: ClientId
-    rows: NDArray[np.int64] = field(repr=False)
-    seed: SeedTree
 
 
 def layers_stack(module: nn.Module) -> bool:
@@ -86,72 +79,72 @@ def worth_stacking(module: nn.Module, dataset: Dataset, settings: LocalTraining)
     return step_flops(module, dataset, settings.batch_size) <= LARGEST_STEP
 
 
-def train_stacked(
-    module: nn.Module,
-    tensors: Tensors,
-    dataset: Dataset,
-    jobs: Sequence[Job],
-    settings: LocalTraining,
-    *,
-    round: int,
-    group: int | None = None,
-) -> dict[ClientId, LocalResult]:
-    """Train every client of ``jobs`` from ``tensors``; ``module`` is only a workspace. In the order of ``jobs``.
+@dataclass(frozen=True, slots=True, eq=False)
+class StackedEngine:
+    """An :class:`~securefl.fl.engine.Engine` that trains many clients at once in the workspace ``module``.
 
-    ``group``: clients trained at a time, >= 1; by default as many as keep the group's parameters small.
-    Raises :class:`~securefl.errors.InvalidInputError` for a client without examples and for training that is no longer
-    finite, :class:`~securefl.errors.ConfigurationError` for a module or settings that only the sequential loop takes.
+    ``group``: clients trained at a time, >= 1; by default as many as keep the group's parameters small. Results do not
+    depend on the order of tasks; in their last bits they do depend on who else is trained.
     """
-    if settings.dpsgd is not None:
-        raise ConfigurationError("the stacked engine does not train with example-level privacy: use the sequential one")
-    if group is not None and group < 1:
-        raise ConfigurationError(f"a group has at least one client, not {group}")
-    for job in jobs:
-        if len(job.rows) == 0:
-            raise InvalidInputError(f"client {job.client} has no examples")
-    load_tensors(module, tensors)
-    module.train()
-    fitting = max(1, min(_GROUP_CLIENTS, _GROUP_VALUES // sum(value.size for value in tensors.values())))
-    size = fitting if group is None else group
-    ordered = sorted(jobs, key=lambda job: -len(job.rows))
-    results: dict[ClientId, LocalResult] = {}
-    for start in range(0, len(ordered), size):
-        results.update(_Group(module, tensors, dataset, ordered[start : start + size], settings).train(round))
-    return {job.client: results[job.client] for job in jobs}
+
+    module: nn.Module = field(repr=False)
+    dataset: Dataset
+    group: int | None = None
+
+    def train(self, round: int, tasks: Sequence[LocalTask], settings: LocalTraining) -> dict[ClientId, LocalResult]:
+        """See :class:`~securefl.fl.engine.Engine`.
+
+        Raises :class:`~securefl.errors.InvalidInputError` for a client without examples and for training that is no
+        longer finite, :class:`~securefl.errors.ConfigurationError` for settings that only the sequential engine takes.
+        """
+        if settings.dpsgd is not None:
+            raise ConfigurationError('example-level privacy trains one client at a time: engine = "sequential"')
+        if self.group is not None and self.group < 1:
+            raise ConfigurationError(f"a group has at least one client, not {self.group}")
+        for task in tasks:
+            if len(task.rows) == 0:
+                raise InvalidInputError(f"client {task.client} has no examples")
+        if not tasks:
+            return {}
+        load_tensors(self.module, tasks[0].start)
+        self.module.train()
+        size = self.group
+        if size is None:
+            size = max(1, min(_GROUP_CLIENTS, _GROUP_VALUES // sum(value.size for value in tasks[0].start.values())))
+        ordered = sorted(tasks, key=lambda task: (-steps_of(task, settings), task.client))
+        results: dict[ClientId, LocalResult] = {}
+        for start in range(0, len(ordered), size):
+            results.update(_Group(self.module, self.dataset, ordered[start : start + size], settings).train(round))
+        return {task.client: results[task.client] for task in tasks}
 
 
 class _Group:
-    """Clients with descending numbers of examples, and so of steps; their parameters in one tensor per layer."""
+    """Clients with descending numbers of steps; their parameters in one tensor per layer."""
 
     def __init__(
-        self, module: nn.Module, tensors: Tensors, dataset: Dataset, jobs: Sequence[Job], settings: LocalTraining
+        self, module: nn.Module, dataset: Dataset, tasks: Sequence[LocalTask], settings: LocalTraining
     ) -> None:
-        self._jobs, self._settings, self._tensors = jobs, settings, tensors
-        self._names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self._tasks, self._settings = tasks, settings
+        self._names = names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
         self._device = next(module.parameters()).device
-        self._stacked = [
-            parameter.detach().unsqueeze(0).repeat(len(jobs), *(1 for _ in parameter.shape)).contiguous()
-            for parameter in module.parameters()
-            if parameter.requires_grad
-        ]
-        names = self._names
+        self._stacked = stack([task.start for task in tasks], names, self._device)
 
         def forward(parameters: tuple[torch.Tensor, ...], examples: torch.Tensor) -> torch.Tensor:
             return functional_call(module, dict(zip(names, parameters, strict=True)), (examples,))  # type: ignore[no-any-return]
 
         self._forward = vmap(forward, randomness="error")
-        self._step = _stepper(settings)
+        self._step = with_terms(stepper(settings), tasks, names, self._device)
         self._inputs = torch.from_numpy(dataset.inputs).to(self._device)
         self._targets = torch.from_numpy(dataset.targets).to(self._device)
 
     def train(self, round: int) -> dict[ClientId, LocalResult]:
         """All steps of all clients."""
-        schedule = _Schedule(self._jobs, self._settings)
-        loss_sums = torch.zeros(len(self._jobs), device=self._device)
+        schedule = Schedule(self._tasks, self._settings)
+        loss_sums = torch.zeros(len(self._tasks), device=self._device)
         for step in range(schedule.steps[0]):
             rows, weights, counts = schedule.batch(step)
             active = len(rows)
-            self._take_step(rows, weights, counts, schedule.last_epoch(step, active), loss_sums[:active])
+            self._take_step(rows, weights, counts, schedule.in_last_pass(step, active), loss_sums[:active])
         return self._results(schedule, loss_sums, round)
 
     def _take_step(
@@ -159,7 +152,7 @@ class _Group:
         rows: NDArray[np.int64],
         weights: NDArray[np.float32] | None,
         counts: NDArray[np.int64],
-        last_epoch: NDArray[np.bool_],
+        in_last_pass: NDArray[np.bool_],
         loss_sums: torch.Tensor,
     ) -> None:
         active, width = rows.shape
@@ -175,125 +168,26 @@ class _Group:
             means = (each * torch.from_numpy(weights).to(self._device)).sum(dim=1)
         gradients = torch.autograd.grad(means.sum(), leaves, allow_unused=True, materialize_grads=True)
         self._step([leaf.detach() for leaf in leaves], gradients)
-        if last_epoch.any():
-            taken = torch.from_numpy(np.where(last_epoch, counts, 0).astype(np.float32)).to(self._device)
+        if in_last_pass.any():
+            taken = torch.from_numpy(np.where(in_last_pass, counts, 0).astype(np.float32)).to(self._device)
             loss_sums += means.detach() * taken
 
-    def _results(self, schedule: _Schedule, loss_sums: torch.Tensor, round: int) -> dict[ClientId, LocalResult]:
+    def _results(self, schedule: Schedule, loss_sums: torch.Tensor, round: int) -> dict[ClientId, LocalResult]:
         after = [value.cpu().numpy() for value in self._stacked]
-        for name, value in zip(self._names, after, strict=True):
-            value -= self._tensors[name]
         losses = loss_sums.cpu().numpy()
         finite = np.isfinite(losses)
         for value in after:
             finite &= np.isfinite(value.reshape(len(finite), -1)).all(axis=1)
         results = {}
-        for at, job in enumerate(self._jobs):
+        for at, task in enumerate(self._tasks):
             if not finite[at]:
                 raise InvalidInputError(
-                    f"the training of client {job.client} in round {round} is no longer finite; lower the learning rate"
+                    f"the training of client {task.client} in round {round} is no longer finite; "
+                    "lower the learning rate"
                 )
-            update = {name: value[at] for name, value in zip(self._names, after, strict=True)}
-            count = len(job.rows)
-            results[job.client] = LocalResult(update, count, float(losses[at]) / count, schedule.steps[at])
+            update = {
+                name: np.asarray(value[at] - task.start[name]) for name, value in zip(self._names, after, strict=True)
+            }
+            loss = float(losses[at]) / schedule.seen_in_last_pass(at)
+            results[task.client] = LocalResult(update, len(task.rows), loss, schedule.steps[at])
         return results
-
-
-class _Schedule:
-    """Which rows each client takes in each step: the batches of the sequential loop, from the same seeds."""
-
-    def __init__(self, jobs: Sequence[Job], settings: LocalTraining) -> None:
-        size, epochs = settings.batch_size, settings.epochs
-        self._size = size
-        self._per_epoch = np.array([-(-len(job.rows) // size) for job in jobs])
-        self.steps = [int(count) * epochs for count in self._per_epoch]
-        self._epochs = epochs
-        self._batches: list[list[NDArray[np.int64]]] = []
-        for job in jobs:
-            rng = job.seed.child("order").numpy()
-            mine: list[NDArray[np.int64]] = []
-            for _ in range(epochs):
-                shuffled = job.rows[rng.permutation(len(job.rows))]
-                mine += [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
-            self._batches.append(mine)
-
-    def batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.float32] | None, NDArray[np.int64]]:
-        """Rows [active, width] of the clients that still have steps, their weights in its mean, and counts.
-
-        The weights are ``None`` when every batch is full; a count is how many of a client's rows are its batch.
-        """
-        batches = [mine[step] for mine in self._batches if step < len(mine)]
-        counts = np.array([len(batch) for batch in batches])
-        width = int(counts.max())
-        if int(counts.min()) == width:
-            return np.stack(batches), None, counts
-        rows = np.empty((len(batches), width), dtype=np.int64)
-        for at, batch in enumerate(batches):
-            rows[at, : len(batch)] = batch
-            rows[at, len(batch) :] = batch[0]  # finite wherever the client's own examples are
-        own = np.arange(width) < counts[:, None]
-        return rows, (own / counts[:, None]).astype(np.float32), counts
-
-    def last_epoch(self, step: int, active: int) -> NDArray[np.bool_]:
-        """Which of the active clients are in their last epoch."""
-        return np.asarray(step >= self._per_epoch[:active] * (self._epochs - 1))
-
-
-_Step = Callable[[list[torch.Tensor], Sequence[torch.Tensor]], None]
-
-
-def _stepper(settings: LocalTraining) -> _Step:
-    """A function that moves the active clients' parameters, in place; state is kept per client, by its place."""
-    return _adam(settings) if settings.optimizer == "adam" else _sgd(settings)
-
-
-def _decayed(
-    parameters: list[torch.Tensor], gradients: Sequence[torch.Tensor], settings: LocalTraining
-) -> list[torch.Tensor]:
-    if not settings.weight_decay:
-        return list(gradients)
-    return list(torch._foreach_add(list(gradients), parameters, alpha=settings.weight_decay))
-
-
-def _sgd(settings: LocalTraining) -> _Step:
-    velocity: list[torch.Tensor] = []
-
-    @torch.no_grad()
-    def step(parameters: list[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
-        nonlocal velocity
-        direction = _decayed(parameters, gradients, settings)
-        if settings.momentum:
-            if velocity:
-                velocity = [value[: len(parameters[0])] for value in velocity]  # those that finished stand at the end
-                torch._foreach_mul_(velocity, settings.momentum)
-                torch._foreach_add_(velocity, direction)
-            else:
-                velocity = [value.clone() for value in direction]
-            direction = velocity
-        torch._foreach_add_(parameters, direction, alpha=-settings.learning_rate)
-
-    return step
-
-
-def _adam(settings: LocalTraining) -> _Step:
-    """[Kingma and Ba 2015, Algorithm 1] with torch.optim.Adam's constants; all clients are at the same step."""
-    first, second, epsilon, taken = 0.9, 0.999, 1e-8, 0
-    means: list[torch.Tensor] = []
-    squares: list[torch.Tensor] = []
-
-    @torch.no_grad()
-    def step(parameters: list[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
-        nonlocal taken, means, squares
-        direction, active = _decayed(parameters, gradients, settings), len(parameters[0])
-        taken += 1
-        means = [value[:active] for value in means] or [torch.zeros_like(value) for value in direction]
-        squares = [value[:active] for value in squares] or [torch.zeros_like(value) for value in direction]
-        torch._foreach_lerp_(means, direction, 1 - first)
-        torch._foreach_mul_(squares, second)
-        torch._foreach_addcmul_(squares, direction, direction, 1 - second)
-        scale = torch._foreach_sqrt(squares)
-        torch._foreach_div_(scale, (1 - second**taken) ** 0.5)
-        torch._foreach_add_(scale, epsilon)
-        torch._foreach_addcdiv_(parameters, means, scale, -settings.learning_rate / (1 - first**taken))
-
-    return step

@@ -49,10 +49,11 @@ def secure_sum(
 ) -> Sum:
     """The sum of the arrays of all clients that are not in ``dropped``.
 
-    ``inputs``: client name → float array, all of one shape, every value within ±``clip_range``. ``protect``: plain or
-    masked. ``threshold``: least number of survivors; default: the smallest majority. ``dropped``: clients that share
-    their keys and then never send their vector, the case that costs the server most. ``seed``: 32 bytes for the
-    stochastic rounding; fresh randomness by default. Error per value and client: below 2 · clip_range / 2^value_bits.
+    ``inputs``: client name → float array, all of one shape, every value within ±``clip_range``. ``protect``: plain,
+    masked or shared. ``threshold``: least number of survivors; default: the smallest majority. ``dropped``: clients
+    that share their keys and then never send their vector, the case that costs the server most. ``seed``: 32 bytes
+    for the stochastic rounding; fresh randomness by default. Error per value and client: below
+    2 · clip_range / 2^value_bits.
 
     Raises :class:`InvalidInputError` for values that cannot be summed, :class:`ConfigurationError` for parameters that
     cannot work, and :class:`~securefl.errors.TooFewClientsError` when fewer than ``threshold`` clients are left.

@@ -36,6 +36,8 @@ class Label(Enum):
     NOISE_STREAM = b"securefl/v1/dp/noise-stream"
     LEDGER_ROW = b"securefl/v1/dp/ledger-row"
     PUBLIC_STREAM = b"securefl/v1/encoding/public-stream"
+    SHARE_STREAM = b"securefl/v1/shared/share-stream"
+    SHARE_BOX = b"securefl/v1/shared/share-box"
     COMPRESSION = b"securefl/v1/encoding/compression"
     MPC_STREAM = b"securefl/v1/mpc/stream"
     SPLIT_CONTEXT = b"securefl/v1/split/context"

@@ -44,7 +44,7 @@ class Outcome:
     """How a session ended: ``result``, or ``error``. ``failures``: errors that parties raised, in order of time.
 
     ``uploaded``, ``downloaded``: bytes of frames a client sent or was sent. ``vector_bytes``: of the upload, the
-    frame that carries the vector.
+    frame that carries the vector. ``other_bytes``: what the server and key holders or computing parties exchanged.
     """
 
     result: SumResult | None = None
@@ -54,6 +54,7 @@ class Outcome:
     uploaded: Counter[PartyId] = field(default_factory=Counter)
     downloaded: Counter[PartyId] = field(default_factory=Counter)
     vector_bytes: Counter[PartyId] = field(default_factory=Counter)
+    other_bytes: int = 0
 
     def unwrap(self) -> SumResult:
         """The result. Raises the session's error when there is none."""
@@ -89,6 +90,7 @@ class _Session:
         observe: Observer | None,
     ) -> None:
         self._server = protection.server(context)
+        self._clients = frozenset(context.clients)
         self._parties = {client: protection.client(context, client) for client in context.clients}
         self._parties.update(protection.others(context))
         self._vector_frame = protection.vector_frame
@@ -169,12 +171,14 @@ class _Session:
 
     def _count(self, place: tuple[PartyId, int], event: Send) -> None:
         size = memoryview(event.frame).nbytes
-        if event.to == SERVER:
+        if place[0] in self._clients:
             self._outcome.uploaded[place[0]] += size
             if place[1] == self._vector_frame:
                 self._outcome.vector_bytes[place[0]] += size
-        else:
+        elif event.to in self._clients:
             self._outcome.downloaded[event.to] += size
+        else:
+            self._outcome.other_bytes += size
 
 
 def _flipped(frame: Buffer, bit: int) -> bytes:

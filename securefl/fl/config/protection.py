@@ -15,12 +15,12 @@ from securefl.fl.config.section import Section
 __all__ = ["ProtectionConfig"]
 
 #: Methods of the design that come with a later version.
-_LATER_METHODS: Final = ("ckks", "shared")
+_LATER_METHODS: Final = ("ckks",)
 
 
 def _available(method: object) -> object:
     if method in _LATER_METHODS:
-        raise ValueError(f"{method!r} is not in this version; use 'masked' or 'plain'")
+        raise ValueError(f"{method!r} is not in this version; use 'masked', 'shared' or 'plain'")
     return method
 
 
@@ -38,7 +38,7 @@ class ProtectionConfig(Section):
     ``max_weight``: largest number of examples a client may count for; absent: see :meth:`max_weight_for`.
     """
 
-    method: Annotated[Literal["masked", "plain"], BeforeValidator(_available)] = "masked"
+    method: Annotated[Literal["masked", "shared", "plain"], BeforeValidator(_available)] = "masked"
     value_bits: int = Field(default=16, ge=2, le=31)
     clip_range: float = Field(default=1.0, gt=0)
     threshold: Annotated[float | int, BeforeValidator(_threshold)] = 0.6

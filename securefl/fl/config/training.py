@@ -55,7 +55,7 @@ class TrainingConfig(Section):
 
     ``local_steps``: exactly so many mini-batches per client and round, instead of ``local_epochs``. ``proximal``: μ of
     fedprox. ``server_*``: the server's step, see :mod:`securefl.fl.server_optimizer`. ``cohort_size`` or
-    ``cohort_probability``: a part of the clients is invited to each round.
+    ``cohort_probability``: a part of the clients is invited to each round. ``engine``: how the simulation trains them.
     """
 
     rounds: int = Field(default=30, ge=1, lt=2**32)
@@ -64,6 +64,7 @@ class TrainingConfig(Section):
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=0.1, gt=0)
     optimizer: Literal["sgd", "adam"] = "sgd"
+    engine: Literal["auto", "sequential", "stacked"] = "auto"
     algorithm: Literal["fedavg", "fedprox", "scaffold"] = "fedavg"
     proximal: float = Field(default=0.1, ge=0)
     server_optimizer: Literal["sgd", "adam", "yogi"] = "sgd"

@@ -111,8 +111,10 @@ def test_values_arrive(tmp_path: Path) -> None:
         ("[training]\nlearning_rate = -0.1", r"\[training\] learning_rate = -0.1"),
         ('[training]\noptimizer = "lion"', r"\[training\] optimizer = 'lion'"),
         ('[protection]\nmethod = "ckks"', r"\[protection\] method = 'ckks': 'ckks' is not in this version"),
-        ('[protection]\nmethod = "shared"', "'shared' is not in this version; use 'masked' or 'plain'"),
-        ('[protection]\nmethod = "none"', r"\[protection\] method = 'none': input should be 'masked' or 'plain'"),
+        (
+            '[protection]\nmethod = "none"',
+            r"\[protection\] method = 'none': input should be 'masked', 'shared' or 'plain'",
+        ),
         ("[protection]\nthreshold = 1", r"threshold = 1: must be a fraction in \(0, 1\] or a count of at least 2"),
         ("[protection]\nthreshold = 0.0", "threshold = 0.0: must be a fraction"),
         ("[protection]\nthreshold = 1.5", "threshold = 1.5: must be a fraction"),

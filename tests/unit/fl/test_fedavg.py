@@ -114,7 +114,7 @@ def test_other_configurations_run(values: dict[str, dict[str, object]]) -> None:
 def test_one_round_is_the_formula() -> None:
     aggregator = PlainAggregator()
     aggregator.keep = True
-    result = _run(aggregator, rounds=1, server_learning_rate=0.5, seed=7).run()
+    result = _run(aggregator, rounds=1, server_learning_rate=0.5, seed=7, engine="sequential").run()
     before = models.tensors_of(WORKLOAD.model)
     assert aggregator.calls[0][:2] == (1, models.model_hash(before))
     updates = {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from torch import nn
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl import models
 from securefl.fl.data import Dataset, from_arrays
+from securefl.fl.engine import LocalTask, SequentialEngine
 from securefl.fl.seeds import SeedTree
-from securefl.fl.stacked import Job, layers_stack, train_stacked, worth_stacking
-from securefl.fl.training import ExampleNoise, LocalResult, LocalTraining, torch_threads, train
-from securefl.types import ClientId
+from securefl.fl.stacked import StackedEngine, layers_stack, worth_stacking
+from securefl.fl.training import ExampleNoise, GradientTerms, LocalResult, LocalTraining, torch_threads
+from securefl.types import ClientId, Tensors
 
 
 def _images(n: int = 120) -> Dataset:
@@ -40,10 +42,10 @@ SETTINGS = {
 }
 
 
-def _jobs(seed: int = 0) -> list[Job]:
+def _tasks(start: Tensors, seed: int = 0) -> list[LocalTask]:
     ends = np.cumsum(SIZES)
     return [
-        Job(ClientId(i), np.arange(end - size, end), SeedTree(seed).child(i))
+        LocalTask(ClientId(i), np.arange(end - size, end), start, SeedTree(seed).child(i))
         for i, (size, end) in enumerate(zip(SIZES, ends, strict=True), start=1)
     ]
 
@@ -52,12 +54,13 @@ def _model(name: str) -> nn.Module:
     return models.build(name, input_shape=(8, 8), classes=4, seeds=SeedTree(3), hidden=(12, 6))
 
 
-def _one_by_one(module: nn.Module, jobs: list[Job], settings: LocalTraining) -> dict[ClientId, LocalResult]:
-    tensors = models.tensors_of(module)
-    return {
-        job.client: train(module, tensors, DATA, job.rows, settings, job.seed, client=job.client, round=1)
-        for job in jobs
-    }
+def _both(
+    module: nn.Module, tasks: list[LocalTask], settings: LocalTraining
+) -> tuple[dict[ClientId, LocalResult], dict[ClientId, LocalResult]]:
+    return (
+        SequentialEngine(module, DATA).train(1, tasks, settings),
+        StackedEngine(module, DATA).train(1, tasks, settings),
+    )
 
 
 def _distance(first: dict[ClientId, LocalResult], second: dict[ClientId, LocalResult]) -> float:
@@ -76,15 +79,46 @@ def _distance(first: dict[ClientId, LocalResult], second: dict[ClientId, LocalRe
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("name", ["mlp", "cnn", "logistic"])
-def test_same_results_as_the_sequential_loop(name: str, settings: LocalTraining) -> None:
+def test_same_results_as_the_sequential_engine(name: str, settings: LocalTraining) -> None:
     module = _model(name)
-    expected = _one_by_one(module, _jobs(), settings)
-    found = train_stacked(module, models.tensors_of(_model(name)), DATA, _jobs(), settings, round=1)
+    start = models.tensors_of(module)
+    expected, found = _both(module, _tasks(start), settings)
     assert _distance(expected, found) <= 1e-6
-    # the comparison can fail: other seeds give other batches
-    if settings.batch_size < 64:
-        other = train_stacked(module, models.tensors_of(_model(name)), DATA, _jobs(seed=1), settings, round=1)
+    if settings.batch_size < 64:  # the comparison can fail: other seeds give other batches
+        other = StackedEngine(module, DATA).train(1, _tasks(start, seed=1), settings)
         assert _distance_of_updates(expected, other) > 1e-4
+
+
+@pytest.mark.parametrize("settings", [SETTINGS["momentum"], SETTINGS["adam"]], ids=["momentum", "adam"])
+def test_starts_terms_and_limits_of_each_client(settings: LocalTraining) -> None:
+    module = _model("mlp")
+    start = models.tensors_of(module)
+    rng = np.random.default_rng(0)
+
+    def near(size: float) -> Tensors:
+        return {
+            name: (value + size * rng.standard_normal(value.shape)).astype(np.float32) for name, value in start.items()
+        }
+
+    plain, *others = _tasks(start)
+    changed = [
+        replace(others[0], terms=GradientTerms(drift={k: v - start[k] for k, v in near(0.01).items()})),
+        replace(others[1], terms=GradientTerms(proximal=0.5, anchor=near(0.1))),
+        replace(others[2], limit=2),
+        replace(others[3], start=near(0.1), limit=4, terms=GradientTerms(proximal=0.1, anchor=start)),
+        others[4],
+    ]
+    expected, found = _both(module, [plain, *changed], settings)
+    assert _distance(expected, found) <= 1e-6
+    without, _ = _both(module, [plain, *others], settings)
+    assert all(_distance_of_updates({c: without[c]}, expected) > 1e-5 for c in (2, 3, 4, 5))
+
+
+def test_a_fixed_number_of_steps() -> None:
+    module = _model("mlp")
+    expected, found = _both(module, _tasks(models.tensors_of(module)), LocalTraining(steps=7, batch_size=8))
+    assert {result.steps for result in found.values()} == {7}
+    assert _distance(expected, found) <= 1e-6
 
 
 def _distance_of_updates(first: dict[ClientId, LocalResult], second: dict[ClientId, LocalResult]) -> float:
@@ -97,20 +131,21 @@ def _distance_of_updates(first: dict[ClientId, LocalResult], second: dict[Client
 
 def test_groups_and_the_order_of_clients_change_nothing_but_rounding() -> None:
     module, settings = _model("cnn"), SETTINGS["momentum"]
-    tensors = models.tensors_of(module)
-    one = train_stacked(module, tensors, DATA, _jobs(), settings, round=1)
-    pairs = train_stacked(module, tensors, DATA, _jobs()[::-1], settings, round=1, group=2)
-    assert list(pairs) == list(one)[::-1]
+    tasks = _tasks(models.tensors_of(module))
+    one = StackedEngine(module, DATA).train(1, tasks, settings)
+    turned = StackedEngine(module, DATA).train(1, tasks[::-1], settings)
+    assert list(turned) == list(one)[::-1]
+    assert _distance_of_updates(one, turned) == 0
+    pairs = StackedEngine(module, DATA, group=2).train(1, tasks, settings)
     assert _distance_of_updates(one, pairs) <= 1e-6
 
 
-def test_the_global_model_and_the_workspace_of_others_stay() -> None:
+def test_the_models_given_stay() -> None:
     module = _model("mlp")
-    tensors = models.tensors_of(module)
-    before = models.model_hash(tensors)
-    train_stacked(module, tensors, DATA, _jobs(), SETTINGS["sgd"], round=1)
-    assert models.model_hash(tensors) == before
-    assert models.model_hash(models.tensors_of(module)) == before
+    start = models.tensors_of(module)
+    before = models.model_hash(start)
+    StackedEngine(module, DATA).train(1, _tasks(start), SETTINGS["sgd"])
+    assert models.model_hash(start) == before
 
 
 def test_frozen_parameters() -> None:
@@ -118,33 +153,33 @@ def test_frozen_parameters() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 4))
     module[1].weight.requires_grad = False
     module[5].bias.requires_grad = False
-    tensors = models.tensors_of(module)
-    expected = _one_by_one(module, _jobs(), SETTINGS["sgd"])
-    found = train_stacked(module, tensors, DATA, _jobs(), SETTINGS["sgd"], round=1)
+    expected, found = _both(module, _tasks(models.tensors_of(module)), SETTINGS["sgd"])
     assert "1.weight" not in found[ClientId(1)].update
     assert _distance(expected, found) <= 1e-6
 
 
 def test_a_client_that_diverges_is_named_and_no_other() -> None:
-    inputs = DATA.inputs.copy()
-    jobs = _jobs()
-    inputs[jobs[3].rows] *= 1e18
-    data = Dataset(inputs, DATA.targets, DATA.classes, "scaled")
     module = _model("mlp")
+    tasks = _tasks(models.tensors_of(module))
+    inputs = DATA.inputs.copy()
+    inputs[tasks[3].rows] *= 1e18
+    data = Dataset(inputs, DATA.targets, DATA.classes, "scaled")
     with pytest.raises(InvalidInputError, match="client 4 in round 7"):
-        train_stacked(module, models.tensors_of(module), data, jobs, SETTINGS["sgd"], round=7)
+        StackedEngine(module, data).train(7, tasks, SETTINGS["sgd"])
 
 
 def test_what_cannot_be_stacked() -> None:
     module = _model("mlp")
-    tensors = models.tensors_of(module)
+    tasks = _tasks(models.tensors_of(module))
     with pytest.raises(ConfigurationError, match="example-level"):
-        train_stacked(module, tensors, DATA, _jobs(), LocalTraining(dpsgd=ExampleNoise(1.0, 1.0)), round=1)
+        StackedEngine(module, DATA).train(1, tasks, LocalTraining(dpsgd=ExampleNoise(1.0, 1.0)))
     with pytest.raises(ConfigurationError, match="group"):
-        train_stacked(module, tensors, DATA, _jobs(), SETTINGS["sgd"], round=1, group=0)
-    empty = [Job(ClientId(1), np.arange(0), SeedTree(0))]
+        StackedEngine(module, DATA, group=0).train(1, tasks, SETTINGS["sgd"])
+    with pytest.raises(ConfigurationError, match="anchor"):
+        StackedEngine(module, DATA).train(1, [replace(tasks[0], terms=GradientTerms(proximal=1.0))], SETTINGS["sgd"])
     with pytest.raises(InvalidInputError, match="client 1 has no examples"):
-        train_stacked(module, tensors, DATA, empty, SETTINGS["sgd"], round=1)
+        StackedEngine(module, DATA).train(1, [replace(tasks[0], rows=np.arange(0))], SETTINGS["sgd"])
+    assert StackedEngine(module, DATA).train(1, [], SETTINGS["sgd"]) == {}
 
 
 def test_only_layers_that_treat_examples_alone_are_stacked_by_default() -> None:

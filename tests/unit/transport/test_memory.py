@@ -292,7 +292,9 @@ def test_other_parties_take_part_and_strangers_do_not() -> None:
     assert outcome.result is RESULT
     assert protection.clients[100].got == [b"x"]
     assert protection.clients[1].got == [b"y"]
-    assert outcome.uploaded[100] == len(b"hello") + len(b"x")
+    assert 100 not in outcome.uploaded  # clients' bytes; those of party 100 are counted apart
+    sent_by_100 = len(b"hello") + len(b"x")
+    assert outcome.other_bytes == sent_by_100 + len(b"x") + len(b"lost")
 
 
 def test_a_client_that_completes_or_aborts_does_not_end_the_session() -> None:
