@@ -6,6 +6,7 @@
     messages     the frames and their context
     client, server   the roles: bytes in, bytes out
     cutting      any module cut by the names of its layers [torch]
+    encrypted    a linear body on ciphertexts [torch, ckks]
     clear        modes in which the server computes on what it can read [torch]
     modes        from a mode's name to the engines
     learner      one client over any channel [torch]

@@ -33,6 +33,7 @@ from securefl.fl.training import torch_threads
 __all__ = [
     "LeakageFigures",
     "area_under_curve",
+    "correlation",
     "decode",
     "distance_correlation",
     "label_auc",
@@ -70,7 +71,7 @@ def leakage_of(
     guesses = decode(view[known], inputs[known], view[hidden], seeds)
     auc = None if gradient_view is None else label_auc(gradient_view, data.targets, known, hidden, seeds)
     return LeakageFigures(
-        reconstruction=max(_correlation(guess, inputs[hidden], inputs[known].mean(axis=0)) for guess in guesses),
+        reconstruction=max(correlation(guess, inputs[hidden], inputs[known].mean(axis=0)) for guess in guesses),
         distance_correlation=distance_correlation(view[hidden], inputs[hidden]),
         label_auc=auc,
     )
@@ -163,7 +164,7 @@ def _fit(network: nn.Module, x: torch.Tensor, loss: Callable[[torch.Tensor], tor
             optimizer.step()
 
 
-def _correlation(guess: NDArray[np.float64], truth: NDArray[np.float64], mean: NDArray[np.float64]) -> float:
+def correlation(guess: NDArray[np.float64], truth: NDArray[np.float64], mean: NDArray[np.float64]) -> float:
     """Of the deviations from the mean input, over all values of all examples."""
     x, y = (guess - mean).ravel(), (truth - mean).ravel()
     norm = np.linalg.norm(x) * np.linalg.norm(y)

@@ -90,6 +90,10 @@ def mode_of(
     gradient_coding: RowCoding = FloatRows()
     clamps: float | None = None
     text = name + (" labels at the server" if parts.head is None else "")
+    if name == "ckks":
+        from securefl.split.encrypted import EncryptedMode  # TenSEAL is an extra
+
+        return EncryptedMode.of(settings.ciphertexts, settings.activation_range, parts.body, settings.batch_size)
     if name == "quantized":
         coding = GridRows(settings.activation_range, settings.bits)
         clamps, text = settings.activation_range, f"quantized {settings.bits} bits {settings.activation_range!r}"
@@ -100,7 +104,7 @@ def mode_of(
         gradient_coding = NoisyRows(settings.gradient_clip_norm, noise_multiplier, outputs)
         text = f"noise {settings.clip_norm!r} {settings.gradient_clip_norm!r} {noise_multiplier!r}"
     elif name != "plain":
-        raise ConfigurationError(f"protect = {name!r} is not in this version; use plain, quantized or noise")
+        raise ConfigurationError(f"protect = {name!r} is not in this version; use plain, quantized, noise or ckks")
     shape = ClearShape(features, outputs, settings.batch_size, coding, gradient_coding)
     return ClearMode(text, clamps, shape, parts.body, shapes[0])
 
