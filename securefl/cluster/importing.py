@@ -81,8 +81,10 @@ class _Importer:
         self.sizes: set[fx.Node] = set()
 
     def run(self) -> Imported:
+        single = _Tracer().is_leaf_module(self.module, "")
         try:
-            traced = _Tracer().trace(self.module)
+            # A single layer is traced as the only one of a sequence, and keeps its own, empty path.
+            traced = _Tracer().trace(nn.Sequential(self.module) if single else self.module)
         except Exception as error:  # torch.fx lets through whatever the module's own code raises
             raise ConfigurationError(
                 f"the module cannot be traced by torch.fx ({error}): write its forward without branches on values"
@@ -105,7 +107,7 @@ class _Importer:
                 if self.numbers[step.args[0]] != len(self.layers) - 1:
                     raise ConfigurationError("the module computes something that its output does not use")
             elif step.op == "call_module":
-                path = str(step.target)
+                path = "" if single else str(step.target)
                 self.take(step, path, modules[path])
             elif step.op in {"call_function", "call_method"}:
                 self.call(step)

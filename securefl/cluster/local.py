@@ -33,23 +33,26 @@ _SECONDS_TO_LEAVE = 5.0
 _SECONDS_TO_START = 120.0
 
 
-def local_cluster(*, parties: str = "processes", links: str = "unix", deadline: float = 60.0) -> Servers:
+def local_cluster(
+    *, parties: str = "processes", links: str = "unix", deadline: float = 60.0, audit: float = 0.0
+) -> Servers:
     """Two servers and a helper on this machine, to be used in a ``with`` statement.
 
     ``parties``: "processes" (each its own, of this user: a demonstration and a test bed, not a separation of trust), or
     "threads" of this one. ``links`` of processes: "unix" socket pairs or "tcp" over loopback. ``deadline``: seconds
-    without progress after which a party gives the others up. Raises :class:`ConfigurationError` for other choices.
+    without progress after which a party gives the others up. ``audit``: the share of batches in which the helper is
+    checked (:class:`Servers`). Raises :class:`ConfigurationError` for other choices.
     """
     if links not in {"unix", "tcp"}:
         raise ConfigurationError(f"links between local parties are 'unix' or 'tcp', not {links!r}")
     if parties == "threads":
-        return _threads(deadline)
+        return _threads(deadline, audit)
     if parties != "processes":
         raise ConfigurationError(f"local parties are 'processes' or 'threads', not {parties!r}")
-    return _processes(links, deadline)
+    return _processes(links, deadline, audit)
 
 
-def _threads(deadline: float) -> Servers:
+def _threads(deadline: float, audit: float) -> Servers:
     channels = memory_channels(deadline=deadline)
     controls = memory_channels(PARTIES + 1, deadline=None)
     session = SystemEntropy().token(16)
@@ -65,10 +68,10 @@ def _threads(deadline: float) -> Servers:
     pool = ThreadPoolExecutor(PARTIES, thread_name_prefix="party")
     for me in range(PARTIES):
         pool.submit(run, me)
-    return Servers(controls[CLIENT], on_close=pool.shutdown)
+    return Servers(controls[CLIENT], on_close=pool.shutdown, audit=audit)
 
 
-def _processes(links: str, deadline: float) -> Servers:
+def _processes(links: str, deadline: float, audit: float) -> Servers:
     pairs = {(a, b): connected_pair(links) for a in range(PARTIES) for b in range(a + 1, PARTIES)}
     controls = [connected_pair("unix") for _ in range(PARTIES)]
     session = SystemEntropy().token(16).hex()
@@ -96,7 +99,7 @@ def _processes(links: str, deadline: float) -> Servers:
                 process.kill()
                 process.wait()
 
-    servers = Servers(channel, on_close=leave)
+    servers = Servers(channel, on_close=leave, audit=audit)
     channel.deadline = max(deadline, _SECONDS_TO_START)
     try:
         for me in range(PARTIES):

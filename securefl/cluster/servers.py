@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.cluster.control import answer, ask
-from securefl.errors import ConfigurationError, DecodeError, LocalProtocolError, SecureFLError
+from securefl.errors import ConfigurationError, DecodeError, LocalProtocolError, LostPartyError, SecureFLError
 from securefl.mpc.channel import HELPER, PARTIES, Channel
 from securefl.mpc.fixed import FRACTION, decode, encode
 from securefl.mpc.gemm import Words
@@ -142,13 +142,23 @@ class SharedModel:
 class Servers:
     """The parties, as one client sees them. ``links``: its channel to parties 0, 1 and 2.
 
-    ``on_close``: called once when the cluster is closed. A client closes a cluster when a call fails: the parties may
-    have gone on differently.
+    ``audit``: the share of batches whose deals are recomputed instead of used, chosen at random; every batch is then
+    fresh (SPEC mpc §10), which costs one more opening of the weights per call. ``on_close``: called once when the
+    cluster is closed. A client closes a cluster when a call fails: the parties may have gone on differently.
     """
 
     def __init__(
-        self, links: Channel, on_close: Callable[[], None] = lambda: None, entropy: Entropy | None = None
+        self,
+        links: Channel,
+        on_close: Callable[[], None] = lambda: None,
+        entropy: Entropy | None = None,
+        audit: float = 0.0,
     ) -> None:
+        if not 0 <= audit <= 1:
+            raise ConfigurationError(f"the share of batches to audit is from 0 to 1, got {audit:g}")
+        #: How many batches were audited.
+        self.audited = 0
+        self._audit = audit
         self._links = links
         self._on_close = on_close
         self._entropy = SystemEntropy() if entropy is None else entropy
@@ -236,8 +246,17 @@ class Servers:
         self._dropped.append(number)
 
     def _compute(self, operation: str, **fields: Any) -> None:
+        fresh = self._audit > 0
+        while fresh and int.from_bytes(self._entropy.token(7), "big") < self._audit * 2**56:
+            self._batch += 1
+            command = encode_command(operation, batch=self._batch, fresh=True, **fields)
+            # The helper is asked the same as ever, and cannot tell.
+            self._tell_each([encode_command("audit", command=command.decode())] * HELPER + [command])
+            self.audited += 1
+            if self._audit == 1:
+                break
         self._batch += 1
-        self._tell(operation, batch=self._batch, **fields)
+        self._tell(operation, batch=self._batch, fresh=fresh, **fields)
 
     def _tell(self, operation: str, payloads: Sequence[Any] = (b"", b"", b""), **fields: Any) -> None:
         if not self._open:
@@ -247,15 +266,25 @@ class Servers:
         if len(self._dropped) > 32 and operation != "drop":
             dropped, self._dropped = self._dropped, []
             self._tell("drop", ids=dropped)
-        command = encode_command(operation, **fields)
+        self._tell_each([encode_command(operation, **fields)] * PARTIES, payloads)
+
+    def _tell_each(self, commands: Sequence[bytes], payloads: Sequence[Any] = (b"", b"", b"")) -> None:
         with self._closing_on_failure():
             for party in range(PARTIES):
-                ask(self._links, party, command, payloads[party])
+                ask(self._links, party, commands[party], payloads[party])
 
     def _ask(self, operation: str, limit: int, **fields: Any) -> list[memoryview]:
         self._tell(operation, **fields)
+        replies, failures = [], []
         with self._closing_on_failure():
-            return [answer(self._links, party, limit) for party in range(PARTIES)]
+            for party in range(PARTIES):
+                try:
+                    replies.append(answer(self._links, party, limit))
+                except SecureFLError as error:  # another party may know better: whoever is gone cannot report it
+                    failures.append((party, error))
+            if failures:
+                raise min(failures, key=_rank)[1]
+        return replies
 
     def _get(self, number: int) -> tuple[Words, tuple[int, ...], int]:
         self._batch += 1
@@ -310,6 +339,14 @@ def _add(replies: Sequence[memoryview]) -> tuple[Words, tuple[int, ...], int]:
         raise DecodeError("a part of the result has another size than its shape says")
     zero, one = (np.frombuffer(part, np.uint64) for part in parts)
     return zero + one, tuple(shape), fraction
+
+
+def _rank(failure: tuple[int, SecureFLError]) -> int:
+    """Which of several parties' failures says most: what went wrong, then who is gone, then who missed whom."""
+    party, error = failure
+    if not isinstance(error, LostPartyError):
+        return 0
+    return 1 if error.party == party else 2
 
 
 def _is_module(value: object) -> bool:

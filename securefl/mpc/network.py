@@ -6,7 +6,7 @@ Legend: δ of a layer is the gradient of the loss by its output, times what the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -37,6 +37,16 @@ class Network:
         self.graph = graph
         self.parameters = dict(parameters)
         self._velocity: dict[str, Shared] = {}
+
+    def tensors(self) -> list[Shared]:
+        """Parameters and, of training with momentum, velocities, in order of their names."""
+        return [kept[name] for kept in (self.parameters, self._velocity) for name in sorted(kept)]
+
+    def map(self, change: Callable[[Shared], Shared]) -> Network:
+        """The same network with every tensor replaced."""
+        other = Network(self.graph, {name: change(tensor) for name, tensor in self.parameters.items()})
+        other._velocity = {name: change(tensor) for name, tensor in self._velocity.items()}
+        return other
 
     def forward(self, x: Shared) -> Shared:
         """The output. Where it is a product it is left untruncated, with twice the binary places."""

@@ -115,6 +115,13 @@ class Party:
         self.batch = batch
         self._streams = {other: _Stream(self.batch_key(other, batch, program)) for other in self._secrets}
 
+    @classmethod
+    def recomputing(cls, channel: Channel, keys: Mapping[int, bytes]) -> Party:
+        """The helper of one batch, from the two opened stream keys of that batch (:mod:`securefl.mpc.audit`)."""
+        helper = cls(channel, {}, b"")
+        helper._streams = {server: _Stream(key) for server, key in keys.items()}
+        return helper
+
     def _stream(self, other: int) -> _Stream:
         try:
             return self._streams[other]

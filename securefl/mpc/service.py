@@ -4,6 +4,9 @@ A *client* (who owns data or a model, or gets results) sends every party the sam
 differ only in the bytes that come with them. A command is a JSON object of known fields; nothing in it names code. A
 command that computes carries a batch number, larger than every earlier one, and the streams of the batch are bound to
 the whole command: parties that were asked different things compute nothing that fits together, under masks of its own.
+
+A *fresh* batch keeps no masks for later ones: forms opened in it are forgotten and nothing is left at the helper, so
+that everything the helper sends is a function of the batch's two keys. Such a batch can be audited instead of used.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from typing import Any, Final
 import numpy as np
 
 from securefl.errors import DecodeError
-from securefl.mpc.arithmetic import randomized_part
+from securefl.mpc.arithmetic import randomized_part, settle
+from securefl.mpc.audit import audit
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import Graph
 from securefl.mpc.network import Network
@@ -37,16 +41,24 @@ _MAX_TENSORS: Final = 1 << 16
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "put": {"id": "id", "shape": "shape", "fraction": "n"},
     "model": {"id": "id", "graph": "graph", "tensors": "names"},
-    "apply": {"batch": "n", "model": "id", "input": "id", "output": "id"},
+    "apply": {"batch": "n", "fresh": "flag", "model": "id", "input": "id", "output": "id"},
     "train": {
-        "batch": "n", "model": "id", "input": "id", "targets": "id", "loss": "text", "rate": "x", "momentum": "x"
+        "batch": "n",
+        "fresh": "flag",
+        "model": "id",
+        "input": "id",
+        "targets": "id",
+        "loss": "text",
+        "rate": "x",
+        "momentum": "x",
     },
+    "audit": {"command": "text"},
     "parameter": {"model": "id", "name": "text", "output": "id"},
     "get": {"batch": "n", "tensor": "id"},
     "drop": {"ids": "ids"},
     "cost": {},
     "bye": {},
-}  # fmt: skip
+}
 
 
 def encode_command(operation: str, **fields: Any) -> bytes:
@@ -65,8 +77,8 @@ def expand(key: bytes, shape: Sequence[int]) -> Words:
 def _kind_ok(kind: str, value: object) -> bool:
     if kind == "x":
         return type(value) in {int, float} and math.isfinite(value)  # type: ignore[arg-type]
-    if kind == "text":
-        return isinstance(value, str)
+    if kind in {"text", "flag"}:
+        return isinstance(value, str if kind == "text" else bool)
     if kind in {"id", "n"}:
         return type(value) is int and 0 <= value < 2**63
     if kind == "graph":
@@ -103,6 +115,7 @@ class Service:
             "model": self._model,
             "apply": self._apply,
             "train": self._train,
+            "audit": self._audit,
             "parameter": self._parameter,
             "get": self._get,
             "drop": self._drop,
@@ -120,7 +133,45 @@ class Service:
         operation = command["do"]
         if "batch" in command:
             self.party.begin(command["batch"], hashlib.sha256(data).digest())
-        return operation in {"get", "cost", "bye"}, self._work[operation](command, payload)
+        result = self._work[operation](command, payload)
+        if command.get("fresh"):
+            self._settle()
+        return operation in {"get", "cost", "bye"}, result
+
+    def run_as_helper(self, data: Buffer, helper: Party) -> None:
+        """Run the computing command ``data`` as the helper would: with this party's shapes, and no values."""
+        command = decode_command(data)
+
+        def shape_of(tensor: Shared) -> Shared:
+            return Shared(helper, tensor.shape, tensor.fraction)
+
+        shadow = Service(helper)
+        shadow._tensors = {number: shape_of(tensor) for number, tensor in self._tensors.items()}
+        shadow._models = {number: network.map(shape_of) for number, network in self._models.items()}
+        shadow._work[command["do"]](command, memoryview(b""))
+        shadow._settle()
+
+    def _held(self) -> list[Shared]:
+        """All tensors, the models' too, in an order that all parties have."""
+        tensors = [self._tensors[number] for number in sorted(self._tensors)]
+        for number in sorted(self._models):
+            tensors += self._models[number].tensors()
+        return tensors
+
+    def _settle(self) -> None:
+        """End a fresh batch: nothing of its masks is used again, and nothing is left at the helper."""
+        held = self._held()
+        settle(*held)
+        for tensor in held:
+            tensor.opened = None
+
+    def _audit(self, command: dict[str, Any], _: memoryview) -> bytes:
+        data = command["command"].encode()
+        inner = decode_command(data)
+        if self.party.is_helper or not inner.get("fresh"):  # before any key is opened
+            raise DecodeError("servers audit fresh batches: others use masks of earlier batches, which stay secret")
+        audit(self, inner["batch"], data)
+        return b""
 
     def _tensor(self, number: int) -> Shared:
         try:
