@@ -135,6 +135,8 @@ IN_WORDS = {
     ("protection", "threshold"): "fraction in (0, 1], or integer ≥ 2",
     ("model", "hidden"): "list of integers, each ≥ 1",
     ("compression", "chain"): "list of coders",
+    ("tiers", "sizes"): "list of numbers, each > 0",
+    ("tiers", "shares"): "list of numbers, each > 0",
     ("compression", "error_feedback"): "`true`, `false`",
     ("compression", "download_bits"): "4, 8, 32",
 }
@@ -181,7 +183,7 @@ def test_configuration_tables_are_those_of_the_models() -> None:
         privacy=config.PrivacyConfig(),
         personalization=config.PersonalizationConfig(),
         augmentation=config.AugmentationConfig(flip=True),
-    )
+    ).model_copy(update={"tiers": config.TiersConfig()})
     models = {section: type(getattr(every, section)) for section in config.Config.model_fields}
     assert list(documented()) == list(models)
     for section, model in models.items():
