@@ -34,6 +34,7 @@ _CHECKS: Final = {
     "shared": "securefl.audit.checks.shared",
     "shells": "securefl.audit.checks.shells",
     "compression": "securefl.audit.checks.compression",
+    "ckks-threshold": "securefl.audit.checks.ckks_threshold",
     "dp": "securefl.audit.checks.dp",
 }
 
