@@ -233,8 +233,8 @@ def sessions() -> dict[str, Any]:
         "spec": "protocols/ckks-threshold/SPEC.md §5",
         "description": (
             "Whole sessions. input.clients: the seed of each client's signing key, the 32 bytes it draws in each "
-            "attempt, its integers. input.leaves: after how many frames a client falls silent. expected.frames: sender, "
-            "recipient, length and SHA-256 of every frame, in the order of sending: exchange by exchange, clients "
+            "attempt, its integers. input.leaves: after how many frames a client falls silent. expected.frames: "
+            "sender, recipient, length and SHA-256 of every frame, in the order of sending: exchange by exchange, clients "
             "ascending. Then the sum and its survivors, or the error that ends the session."
         ),
         "groups": [{"operation": "session", "params": described(BASE), "tests": tests}],
@@ -254,7 +254,7 @@ def faults() -> dict[str, Any]:
         "confirmed": ("one bit of a relayed signature", 9, 79, "AuthenticationError"),
         "input": ("one bit of a ciphertext", 12, 40, "AuthenticationError"),
         "sum": ("one limb of the announced sum: found when the confirmations come", 15, 1000, "AuthenticationError"),
-        "share": ("one bit of a decryption share", 27, share - 1, "AuthenticationError"),
+        "share": ("one bit of a decryption share", 24, share - 1, "AuthenticationError"),
     }
     tests = [
         {

@@ -132,8 +132,8 @@ class _Altered:
         frame = bytes(event.frame)
         body = bytearray(frame[HEADER_BYTES:-CHECKSUM_BYTES])
         body[self._fault[1]] ^= 1
-        ends = [PartyId(int.from_bytes(frame[at : at + 4], "big")) for at in (4, 8)]
-        return Send(event.to, seal_frame(frame[0], frame[2], frame[24:56], *ends, body))
+        sender = PartyId(int.from_bytes(frame[4:8], "big"))
+        return Send(event.to, seal_frame(frame[0], frame[2], frame[24:56], sender, event.to, body))
 
 
 class _Recorded(ThresholdSum):
