@@ -32,6 +32,7 @@ class Label(Enum):
     PAIR_BOX = b"securefl/v1/secagg/pair-box"
     SCHEMA = b"securefl/v1/encoding/schema"
     GRID = b"securefl/v1/encoding/grid"
+    INVITATION = b"securefl/v1/integrations/invitation"
     ROUNDING_STREAM = b"securefl/v1/encoding/rounding"
     NOISE_STREAM = b"securefl/v1/dp/noise-stream"
     LEDGER_ROW = b"securefl/v1/dp/ledger-row"

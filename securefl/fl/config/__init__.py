@@ -12,8 +12,10 @@ from securefl.errors import MissingExtraError
 try:
     from securefl.fl.config.compression import CompressionConfig
     from securefl.fl.config.document import Config, load, parse
+    from securefl.fl.config.personalization import PersonalizationConfig
     from securefl.fl.config.privacy import PrivacyConfig
     from securefl.fl.config.protection import ProtectionConfig
+    from securefl.fl.config.tiers import TiersConfig
     from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
 except ModuleNotFoundError as error:
     if error.name != "pydantic":
@@ -26,8 +28,10 @@ __all__ = [
     "DataConfig",
     "FaultsConfig",
     "ModelConfig",
+    "PersonalizationConfig",
     "PrivacyConfig",
     "ProtectionConfig",
+    "TiersConfig",
     "TrainingConfig",
     "load",
     "parse",
