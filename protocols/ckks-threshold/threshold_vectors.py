@@ -234,8 +234,8 @@ def sessions() -> dict[str, Any]:
         "description": (
             "Whole sessions. input.clients: the seed of each client's signing key, the 32 bytes it draws in each "
             "attempt, its integers. input.leaves: after how many frames a client falls silent. expected.frames: "
-            "sender, recipient, length and SHA-256 of every frame, in the order of sending: exchange by exchange, clients "
-            "ascending. Then the sum and its survivors, or the error that ends the session."
+            "sender, recipient, length and SHA-256 of every frame, in the order of sending: exchange by exchange, "
+            "clients ascending. Then the sum and its survivors, or the error that ends the session."
         ),
         "groups": [{"operation": "session", "params": described(BASE), "tests": tests}],
     }
