@@ -14,6 +14,7 @@ try:
     from securefl.fl.config.document import Config, load, parse
     from securefl.fl.config.privacy import PrivacyConfig
     from securefl.fl.config.protection import ProtectionConfig
+    from securefl.fl.config.split import SplitConfig
     from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
 except ModuleNotFoundError as error:
     if error.name != "pydantic":
@@ -28,6 +29,7 @@ __all__ = [
     "ModelConfig",
     "PrivacyConfig",
     "ProtectionConfig",
+    "SplitConfig",
     "TrainingConfig",
     "load",
     "parse",
