@@ -4,8 +4,31 @@ A sum needs no slots and no multiplications, so integers stand in the *coefficie
 coefficient: there the noise has a bound that no data can exceed, and the decrypted sum is read exactly or refused.
 SPEC: protocols/ckks-sum/SPEC.md.
 
-``params``    named parameter sets, noise bounds, what one session is about
-``lattice``   integers ↔ coefficients
-``ring``      exact arithmetic on residues
-``backend``   SEAL through TenSEAL (extra ``ckks``)
+``CKKSSum``                          the protection, for ``run_session`` and the pipeline
+``Client``, ``Server``, ``KeyHolder`` one role each; ``Params``, ``Identity``, ``Directory``, ``KeyRing`` what they take
+``KeyModel``, ``PARAMETER_SETS``      the choices
 """
+
+from securefl.ckks.client import Client
+from securefl.ckks.identity import Directory, Identity
+from securefl.ckks.key_holder import KeyHolder
+from securefl.ckks.keys import KeyRing
+from securefl.ckks.params import KEY_HOLDER, PARAMETER_SETS, KeyModel, Params, Release, parameter_set
+from securefl.ckks.protection import CKKSSum
+from securefl.ckks.server import Server
+
+__all__ = [
+    "KEY_HOLDER",
+    "PARAMETER_SETS",
+    "CKKSSum",
+    "Client",
+    "Directory",
+    "Identity",
+    "KeyHolder",
+    "KeyModel",
+    "KeyRing",
+    "Params",
+    "Release",
+    "Server",
+    "parameter_set",
+]

@@ -31,6 +31,7 @@ __all__ = [
     "centered",
     "lift",
     "noise",
+    "normal",
     "scaled",
     "uniform",
 ]
@@ -107,6 +108,19 @@ def noise(key: bytes, degree: int) -> Integers:
     ones: Integers = np.bitwise_count(words & _MASK).astype(np.int64)
     ones -= np.bitwise_count((words >> np.uint64(NOISE_LIMIT)) & _MASK)
     return ones
+
+
+def normal(key: bytes, size: int) -> NDArray[np.float64]:
+    """float64[size], size even: standard normal values by Box and Muller from the stream of ``key``. SPEC §3.4.
+
+    Words 2 i and 2 i + 1 give values i and i + size/2, from uniforms of 53 bits: none exceeds sqrt(2·53·ln 2) = 8.58.
+    """
+    words = np.empty(size, dtype=np.uint64)
+    Keystream(key).fill(words)
+    first = ((words[::2] >> np.uint64(11)) + np.uint64(1)) * 2.0**-53  # in (0, 1]
+    angle = (words[1::2] >> np.uint64(11)) * (2 * np.pi * 2.0**-53)
+    radius = np.sqrt(-2 * np.log(first))
+    return np.concatenate((radius * np.cos(angle), radius * np.sin(angle)))
 
 
 class Multiplier:

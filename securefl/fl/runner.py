@@ -11,6 +11,7 @@ from time import perf_counter
 from securefl.errors import ConfigurationError
 from securefl.fl.compression import aggregator_of, pruning_of
 from securefl.fl.config import Config, parse
+from securefl.fl.evaluation import PersonalReport
 from securefl.fl.example_privacy import ExamplePrivacy
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import RoundRecord, RunResult
@@ -59,13 +60,17 @@ class PrivacyStatement:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A run's configuration, its result, the number of parameters and how long this process worked on it."""
+    """A run's configuration, its result, the number of parameters and how long this process worked on it.
+
+    ``personal``: how the clients' own models do, where the configuration asks for some.
+    """
 
     config: Config
     result: RunResult = field(repr=False)
     parameters: int
     seconds: float
     privacy: PrivacyStatement | None = None
+    personal: PersonalReport | None = None
 
 
 class Run:
@@ -130,6 +135,11 @@ class Run:
             f"at least {c.protection.threshold_count(c.data.clients)} survivors",
             f"compression: {' + '.join(c.compression.chain) or 'none beyond quantization'}",
         ]
+        if c.personalization is not None:
+            lines.append(
+                f"personalization: {c.personalization.method}, "
+                f"{c.personalization.held_out:.0%} of each client's examples held out"
+            )
         if c.privacy is not None and self.privacy is not None:
             noise = "DP-SGD at each client" if c.privacy.unit == "example" else f"{c.privacy.noise} noise"
             lines.append(
@@ -150,6 +160,7 @@ class Run:
             self.parameters,
             perf_counter() - self._started,
             None if self.privacy is None else PrivacyStatement.of(self.privacy),
+            self._fedavg.personal_report(),
         )
 
 

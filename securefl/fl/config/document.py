@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 
 from securefl.errors import ConfigurationError
 from securefl.fl.config.compression import CompressionConfig
+from securefl.fl.config.personalization import PersonalizationConfig
 from securefl.fl.config.privacy import PrivacyConfig
 from securefl.fl.config.protection import ProtectionConfig
 from securefl.fl.config.section import Section
@@ -23,7 +24,7 @@ from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, T
 __all__ = ["Config", "load", "parse"]
 
 #: Sections of the design that come with a later version.
-_LATER_SECTIONS: Final = ("personalization", "tiers")
+_LATER_SECTIONS: Final = ("tiers",)
 
 
 def _without_default_chain(values: object) -> object:
@@ -45,6 +46,7 @@ class Config(Section):
     compression: CompressionConfig = CompressionConfig()
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig | None = None
+    personalization: PersonalizationConfig | None = None
     split: SplitConfig | None = None
 
     @model_validator(mode="before")
@@ -87,6 +89,13 @@ class Config(Section):
                 raise ValueError("scaffold sends twice the values, which noise is not sized for: not with [privacy]")
         if chosen.algorithm == "scaffold" and "pruned" in self.compression.chain:
             raise ValueError("scaffold needs every weight's control variate, which pruned takes away: one of them")
+        if self.personalization is not None and self.personalization.method == "fedper":
+            if chosen.algorithm == "scaffold":
+                raise ValueError("fedper keeps the last layer, which scaffold would correct: one of them")
+            if self.privacy is not None:
+                raise ValueError("fedper sends fewer values than [privacy] sizes its noise for: one of them")
+            if "pruned" in self.compression.chain:
+                raise ValueError("fedper keeps the last layer, which pruned takes weights from: one of them")
         return self
 
     @model_validator(mode="after")
@@ -95,6 +104,8 @@ class Config(Section):
             return self
         if self.privacy is not None:
             raise ValueError("[privacy] is about whole updates; with [split], epsilon and delta stand in [split]")
+        if self.personalization is not None:
+            raise ValueError("[personalization] does not apply to split learning: the ends stay with the clients")
         for name in ("compression", "faults"):
             if getattr(self, name).model_fields_set:
                 raise ValueError(f"[{name}] does not apply to split learning in this version: remove the section")
@@ -198,7 +209,9 @@ def _sentence(problem: Any) -> str:
 
 
 def _unknown(section: str, key: str | None = None) -> str:
-    every = Config.model_construct(privacy=PrivacyConfig(), split=SplitConfig())
+    every = Config.model_construct(
+        privacy=PrivacyConfig(), personalization=PersonalizationConfig(), split=SplitConfig()
+    )
     keys = {name: list(type(getattr(every, name)).model_fields) for name in Config.model_fields}
     if key is None:
         home = [name for name, known in keys.items() if section in known]

@@ -1,0 +1,104 @@
+"""Keys and how often they opened something. SPEC: protocols/ckks-sum/SPEC.md §7.
+
+A key opens one ciphertext vector per session and round, and no more ciphertexts than its parameter set allows; then the
+ring makes a new one. Secret keys are never written anywhere: a new process starts with new keys and a count of zero.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securefl.ckks.backend import engine
+from securefl.ckks.params import KeyModel, ParameterSet, Params
+from securefl.ckks.residues import pack_residues
+from securefl.ckks.ring import Multiplier, Residues
+from securefl.errors import ConfigurationError, ProtocolError
+from securefl.primitives.kdf import Label, tuple_hash
+
+__all__ = ["Key", "KeyRing", "key_id_of"]
+
+
+def key_id_of(parameters: ParameterSet, model: KeyModel, public: bytes | bytearray | memoryview) -> bytes:
+    """32 bytes: hash of the parameter set, the key model and the wire form of the public key."""
+    return tuple_hash(Label.CKKS_KEY, bytes([parameters.code, model.code]), bytes(public))
+
+
+class Key:
+    """A key pair and its count of opened ciphertexts. It never prints.
+
+    ``secret``: int8[N], ternary. ``public``: uint64[2, primes and special primes, N], coefficient form.
+    """
+
+    def __init__(self, parameters: ParameterSet, model: KeyModel, secret: NDArray[np.int8], public: Residues) -> None:
+        moduli = parameters.primes + parameters.special
+        half = parameters.public_key_bytes // 2
+        self.public = bytearray(parameters.public_key_bytes)
+        for at in range(2):
+            pack_residues(public[at], moduli, memoryview(self.public)[at * half : (at + 1) * half])
+        self.id: bytes = key_id_of(parameters, model, self.public)
+        self.secret = secret
+        self.multiplier = Multiplier(secret)
+        self.opened = 0
+        self._done: set[bytes] = set()
+
+    def charge(self, context: bytes, ciphertexts: int, cap: int) -> None:
+        """Count an opening *before* it happens. Raises :class:`ProtocolError` for a second one, or one over ``cap``."""
+        if context in self._done:
+            raise ProtocolError("this key has opened a sum for this session and round already: it opens one")
+        if self.opened + ciphertexts > cap:
+            raise ProtocolError(
+                f"this key has opened {self.opened} of at most {cap} ciphertexts: the next session gets a new one"
+            )
+        self._done.add(context)
+        self.opened += ciphertexts
+
+    def __repr__(self) -> str:
+        return f"Key({self.id.hex()[:16]}, <redacted>)"
+
+
+class KeyRing:
+    """The key holder's keys: the present one, replaced before it is spent. It never prints.
+
+    ``decryptions``: ciphertexts per key; default, and at most, what the parameter set allows.
+    Raises :class:`~securefl.errors.MissingExtraError` without TenSEAL.
+    """
+
+    def __init__(self, parameters: ParameterSet, model: KeyModel, *, decryptions: int | None = None) -> None:
+        self.cap = parameters.decryptions if decryptions is None else decryptions
+        if not 1 <= self.cap <= parameters.decryptions:
+            raise ConfigurationError(
+                f"a key of {parameters.name} may open 1 to {parameters.decryptions} ciphertexts, got {self.cap}"
+            )
+        self.parameters = parameters
+        self.model = model
+        self._key: Key | None = None
+        self._reserved = 0
+        self._allotted: tuple[bytes, Key] | None = None
+
+    def key_for(self, params: Params) -> Key:
+        """The key of a session: always the same one for the same session. A key without room for it is replaced.
+
+        Raises :class:`ConfigurationError` for a vector of more ciphertexts than any key may open.
+        """
+        if self._allotted is not None and self._allotted[0] == params.context_hash:
+            return self._allotted[1]
+        if params.parameters != self.parameters or params.key_model is not self.model:
+            raise ConfigurationError("the session is for another parameter set or key model than the keys")
+        needed = params.ciphertexts
+        if needed > self.cap:
+            raise ConfigurationError(f"the vector takes {needed} ciphertexts; a key may open {self.cap}")
+        if self._key is None or self._reserved + needed > self.cap:
+            self.rotate()
+        assert self._key is not None  # noqa: S101 - just made
+        self._reserved += needed
+        self._allotted = (params.context_hash, self._key)
+        return self._key
+
+    def rotate(self) -> None:
+        """Replace the present key by a fresh one."""
+        pair = engine(self.parameters).generate()
+        self._key, self._reserved = Key(self.parameters, self.model, pair.secret, pair.public), 0
+
+    def __repr__(self) -> str:
+        return "<KeyRing>"
