@@ -16,6 +16,7 @@ try:
     from securefl.fl.config.privacy import PrivacyConfig
     from securefl.fl.config.protection import ProtectionConfig
     from securefl.fl.config.split import SplitConfig
+    from securefl.fl.config.tiers import TiersConfig
     from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
 except ModuleNotFoundError as error:
     if error.name != "pydantic":
@@ -32,6 +33,7 @@ __all__ = [
     "PrivacyConfig",
     "ProtectionConfig",
     "SplitConfig",
+    "TiersConfig",
     "TrainingConfig",
     "load",
     "parse",
