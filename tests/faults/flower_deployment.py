@@ -6,9 +6,11 @@ Every command it runs is printed as it would be typed. Three runs of examples/fl
 
 1. masked, 3 rounds: the mean is compared with that of the clients' updates, trained again;
 2. plain FedAvg in the same deployment, for its bytes and seconds;
-3. masked, one round per protocol step in which ``nodes - threshold`` SuperNodes are killed with SIGKILL while they work
-   on that step; then one round in which one more is killed; then one in which nobody is. The dead are started again
-   after each round.
+3. masked, one run per protocol step: ``nodes - threshold`` SuperNodes are killed with SIGKILL while they work on that
+   step of the first round, and the run goes on for another round; the dead are started again between the runs;
+4. masked, one more SuperNode killed than the threshold allows; the dead are started again while the run goes on.
+
+A SuperLink holds a SuperNode for alive for a minute after its last sign of life and does not let it in again before.
 
 Prints a table, writes RUN_DIR/deployment.json, and exits with status 1 when a round did not end as it must.
 """
@@ -184,45 +186,50 @@ class Deployment:
 
     # ---- a run ------------------------------------------------------------------------------------------------
 
-    def run(self, app: Path, name: str, kills: list[tuple[int, int]], **config: Any) -> dict[str, Any]:
-        """One ``flwr run``; ``kills``: per round, how many SuperNodes die and at which step. The app's RESULT line."""
+    def run(
+        self, app: Path, name: str, kill: tuple[int, int] = (0, 0), revive: bool = False, **config: Any
+    ) -> dict[str, Any]:
+        """One ``flwr run``; ``kill``: how many SuperNodes die in its first round, and at which step.
+
+        ``revive``: start them again when that round is over; otherwise after the run. Gives the app's RESULT line.
+        """
         given = " ".join(f"{key.replace('_', '-')}={json.dumps(value)}" for key, value in config.items())
         words = self.command("flwr", "run", str(app), "tls", "--stream", "--run-config", given)
         path = self.folder / f"{name}.log"
+        before = [self.received(at) for at in range(self.nodes)]
         with path.open("wb") as log:
             running = subprocess.Popen(
                 words, cwd=self.folder, env=self.env, stdout=log, stderr=log, start_new_session=True
             )
         self.processes[f"run {name}"] = running
         deadline = time.monotonic() + SECONDS
-        dead: set[int] = set()
-        for at in range(self.nodes) if kills else ():  # logs begin anew, so that messages are counted from here
-            self.kill(at)
-            self.start_node(at)
-        while "RESULT" not in self.log(name):
-            ended = len(re.findall(r"^round \{", self.log(name), flags=re.MULTILINE))
-            how_many, step = kills[ended] if ended < len(kills) else (0, 0)
-            if dead and ended >= self._killed_in:
-                for at in sorted(dead):
-                    self.start_node(at)
-                dead.clear()
-            for at in range(how_many):
-                if at not in dead and not (dead and ended >= self._killed_in) and self.received(at) > step:
-                    print(f"kill -9 node{at} in round {ended + 1}, step {step + 1} ({STEPS[step]})", flush=True)
+        victims, dead = set(range(kill[0])), set[int]()
+        while "RESULT " not in self.log(name):
+            for at in sorted(victims - dead):
+                if self.received(at) - before[at] > kill[1]:
+                    print(f"kill -9 node{at} in step {kill[1] + 1} ({STEPS[kill[1]]})", flush=True)
                     self.kill(at)
                     dead.add(at)
-                    self._killed_in = ended + 1
-            if running.poll() is not None and "RESULT" not in self.log(name):
+            if revive and dead and re.search(r"^round \{", self.log(name), flags=re.MULTILINE):
+                self.revive(dead, wait=False)
+                revive = False
+            if running.poll() is not None and "RESULT " not in self.log(name):
                 raise SystemExit(f"the run ended without a result; see {path}\n{self.log(name)[-3000:]}")
             if time.monotonic() > deadline:
                 raise SystemExit(f"the run hangs; see {path}\n{self.log(name)[-3000:]}")
-            time.sleep(0.05)
+            time.sleep(0.02)
         running.wait(timeout=60)
         del self.processes[f"run {name}"]
+        self.revive({at for at in dead if f"node{at}" not in self.processes}, wait=True)
         line = next(line for line in self.log(name).splitlines() if line.startswith("RESULT "))
         return dict(json.loads(line.removeprefix("RESULT ")))
 
-    _killed_in = 0
+    def revive(self, dead: set[int], wait: bool) -> None:
+        """Start the dead again; ``wait`` until the SuperLink has let them in."""
+        for at in sorted(dead):
+            self.start_node(at)
+        if wait:
+            self._until(lambda: all("SuperNode ID:" in self.log(f"node{at}") for at in dead), 180, "a SuperNode is out")
 
 
 def plain_app(folder: Path) -> Path:
@@ -248,55 +255,73 @@ def main() -> int:
         raise SystemExit(f"{folder} is not empty")
     deployment = Deployment(folder, asked.nodes)
     spare, rounds = asked.nodes - asked.threshold, 1 if asked.quick else 3
-    kills = [(spare, step) for step in ([2] if asked.quick else range(4))] + [(spare + 1, 2), (0, 0)]
     common = {"nodes": asked.nodes, "threshold": asked.threshold, "step_seconds": asked.step_seconds}
     common |= {"train_seconds": asked.step_seconds}
+    app, faults = ROOT / "examples/flower_app", []
     try:
         deployment.start()
-        app = ROOT / "examples/flower_app"
-        masked = deployment.run(app, "masked", [], num_server_rounds=rounds, **common)
-        plain = deployment.run(plain_app(folder), "plain", [], num_server_rounds=rounds, protect="none", **common)
-        faults = deployment.run(app, "faults", kills, num_server_rounds=len(kills), keep_nodes=asked.nodes, **common)
+        masked = deployment.run(app, "masked", num_server_rounds=rounds, **common)
+        plain = deployment.run(plain_app(folder), "plain", num_server_rounds=rounds, protect="none", **common)
+        for step in [2] if asked.quick else range(4):
+            one = deployment.run(app, f"kill-{step + 1}", (spare, step), num_server_rounds=2, **common)
+            faults.append((spare, step, one))
+        if not asked.quick:
+            one = deployment.run(app, "below", (spare + 1, 2), revive=True, num_server_rounds=4, **common)
+            faults.append((spare + 1, 2, one))
     finally:
         deployment.stop()
-    figures = judge(masked, plain, faults, kills, asked)
+    figures = judge(masked, plain, faults, asked)
     (folder / "deployment.json").write_text(json.dumps(figures, indent=1))
     for line in figures["problems"]:
         print("problem:", line)
     return 1 if figures["problems"] else 0
 
 
-def judge(masked: Any, plain: Any, faults: Any, kills: list[tuple[int, int]], asked: Any) -> dict[str, Any]:
+def judge(masked: Any, plain: Any, faults: list[tuple[int, int, Any]], asked: Any) -> dict[str, Any]:
     """Print the table; say what did not end as it must."""
-    problems = []
-    per_round = "{:<34} {:>9} {:>7} {:>12} {:>9} {:>9}  {}"
-    print(per_round.format("round", "survivors", "exact", "error", "MB up", "seconds", "outcome"))
-    cases = [(f"masked {entry['round']}", entry, None, masked["values"]) for entry in masked["rounds"]]
-    cases += [(f"plain FedAvg {entry['round']}", entry, "plain", 0) for entry in plain["rounds"]]
-    for (dead, step), entry in zip(kills, faults["rounds"], strict=True):
-        label = f"{dead} killed at {STEPS[step]}" if dead else "nobody killed"
-        cases.append((label, entry, (dead, step), 0))
-    limit = 4 * asked.step_seconds + 60
-    for label, entry, case, _ in cases:
+    problems: list[str] = []
+    columns = "{:<36} {:>9} {:>6} {:>9} {:>8} {:>8}  {}"
+    print(columns.format("round", "survivors", "exact", "error", "MB up", "seconds", "outcome"))
+
+    def show(label: str, entry: Any) -> str:
         check = entry.get("check", {})
         exact = "-" if not check else "yes" if check["exact"] else "NO"
         error = f"{check['error']:.1e}" if check else "-"
         row = (label, entry.get("survivors", "-"), exact, error, f"{entry['bytes_up'] / 1e6:.3f}", entry["seconds"])
-        print(per_round.format(*row, entry.get("failed") or "mean"))
-        if case == "plain":
-            continue
-        dead, step = case or (0, 0)
-        # a client whose masked input has arrived is in the sum, though it dies before it unmasks
-        expected = asked.nodes if step == 3 else asked.nodes - dead
-        if asked.nodes - dead < asked.threshold:
-            if not str(entry["failed"]).startswith("TooFewClientsError"):
-                problems.append(f"{label}: expected TooFewClientsError, got {entry['failed']}")
-        elif entry["failed"] or entry["survivors"] != expected or exact != "yes":
-            problems.append(f"{label}: expected the exact mean over {expected} clients, got {entry}")
-        if not entry["failed"] and entry["exchanges"] != len(STEPS):
+        print(columns.format(*row, entry.get("failed") or "mean"))
+        return exact
+
+    limit = len(STEPS) * asked.step_seconds + 30
+
+    def check(label: str, entry: Any, allowed: tuple[int, ...]) -> None:
+        exact = show(label, entry)
+        if entry["failed"] or entry["survivors"] not in allowed or exact != "yes":
+            problems.append(f"{label}: expected the exact mean over {allowed} clients, got {entry}")
+        elif entry["exchanges"] != len(STEPS):
             problems.append(f"{label}: {entry['exchanges']} exchanges")
         if entry["seconds"] > limit:
             problems.append(f"{label}: {entry['seconds']} s; its deadlines add up to {limit} s")
+
+    for entry in masked["rounds"]:
+        check(f"masked, round {entry['round']}", entry, (asked.nodes,))
+    for entry in plain["rounds"]:
+        show(f"plain FedAvg, round {entry['round']}", entry)
+    for dead, step, run in faults:
+        first, *later = run["rounds"]
+        label = f"{dead} killed at {STEPS[step]}"
+        alive = asked.nodes - dead
+        if alive < asked.threshold:
+            show(label, first)
+            if not str(first["failed"]).startswith("TooFewClientsError"):
+                problems.append(f"{label}: expected TooFewClientsError, got {first['failed']}")
+            for entry in later[:-1]:
+                show(f"  round {entry['round']}, the dead on their way back", entry)
+            check(f"  round {later[-1]['round']}", later[-1], tuple(range(asked.threshold, asked.nodes + 1)))
+            continue
+        # a client whose masked input has arrived is in the sum, though it dies before it unmasks
+        check(label, first, (asked.nodes,) if step == 3 else (alive,))
+        for entry in later:
+            check(f"  round {entry['round']}, without them", entry, (alive,))
     ratio = masked["rounds"][-1]["bytes_up"] / plain["rounds"][-1]["bytes_up"]
     seconds = [sorted(e["seconds"] for e in run["rounds"])[len(run["rounds"]) // 2] for run in (masked, plain)]
     print(f"bytes up against plain float32: {ratio:.3f}; seconds per round: {seconds[0]} masked, {seconds[1]} plain")
@@ -306,7 +331,6 @@ def judge(masked: Any, plain: Any, faults: Any, kills: list[tuple[int, int]], as
         "masked": masked,
         "plain": plain,
         "faults": faults,
-        "kills": kills,
         "upload_ratio": ratio,
         "seconds": {"masked": seconds[0], "plain": seconds[1]},
         "problems": problems,
