@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +17,7 @@ from securefl.errors import ConfigurationError, MissingExtraError
 from securefl.fl.interfaces import RoundRecord
 from securefl.fl.runner import FinishedRun
 
-__all__ = ["build", "render", "write"]
+__all__ = ["build", "render", "versions", "write"]
 
 _PACKAGES = ("numpy", "cryptography", "pycryptodome", "torch", "scikit-learn")
 
@@ -52,11 +54,28 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "to_reach": _to_reach(records, 0.95),
         "aggregate_error_per_round": [record.aggregate_error for record in records],
         "clipped_fraction": _mean(summed, "clipped_fraction"),
+        "personalization": _personal(run),
         "parameters": run.parameters,
+        "tiers": [asdict(tier) for tier in run.tiers],
         "model_hash": run.result.model_hash,
         "seconds": sum(record.seconds for record in records),
         "config": config.model_dump(mode="json"),
-        "versions": _versions(),
+        "versions": versions(),
+    }
+
+
+def _personal(run: FinishedRun) -> dict[str, Any] | None:
+    """The clients' own models on what each held out; only a simulation sees a client's figure."""
+    report = run.personal
+    if report is None:
+        return None
+    return {
+        "method": report.method,
+        "mean": report.mean(),
+        "worst_tenth": report.worst_tenth(),
+        "shared_mean": report.mean(shared=True),
+        "shared_worst_tenth": report.worst_tenth(shared=True),
+        "clients": [dataclasses.asdict(each) for each in report.clients],
     }
 
 
@@ -90,7 +109,8 @@ def _mean(records: list[RoundRecord], name: str) -> float | None:
     return fmean(getattr(record, name) or 0 for record in records) if records else None
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of securefl, Python and the packages that figures depend on."""
     found = {"securefl": securefl.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -33,6 +33,7 @@ except ImportError as error:
 __all__ = [
     "NAMES",
     "build",
+    "head_of",
     "load_tensors",
     "logistic_regression",
     "mlp",
@@ -135,6 +136,12 @@ def tensors_of(module: nn.Module) -> Tensors:
     if not tensors:
         raise ConfigurationError("the model has no trainable parameters")
     return tensors
+
+
+def head_of(tensors: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    """The names of the last layer's tensors: those under the module of the last one."""
+    last = list(tensors)[-1].rpartition(".")[0]
+    return tuple(name for name in tensors if name.rpartition(".")[0] == last)
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None:

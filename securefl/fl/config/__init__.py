@@ -12,8 +12,11 @@ from securefl.errors import MissingExtraError
 try:
     from securefl.fl.config.compression import CompressionConfig
     from securefl.fl.config.document import Config, load, parse
+    from securefl.fl.config.personalization import PersonalizationConfig
     from securefl.fl.config.privacy import PrivacyConfig
     from securefl.fl.config.protection import ProtectionConfig
+    from securefl.fl.config.split import SplitConfig
+    from securefl.fl.config.tiers import TiersConfig
     from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
 except ModuleNotFoundError as error:
     if error.name != "pydantic":
@@ -26,8 +29,11 @@ __all__ = [
     "DataConfig",
     "FaultsConfig",
     "ModelConfig",
+    "PersonalizationConfig",
     "PrivacyConfig",
     "ProtectionConfig",
+    "SplitConfig",
+    "TiersConfig",
     "TrainingConfig",
     "load",
     "parse",
