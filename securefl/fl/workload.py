@@ -20,9 +20,9 @@ from securefl.types import ClientId
 if TYPE_CHECKING:
     from torch import nn
 
-    from securefl.fl.config import Config
+    from securefl.fl.config import Config, DataConfig
 
-__all__ = ["Workload", "check", "hold_out", "local_training", "prepare"]
+__all__ = ["Workload", "check", "divide", "hold_out", "local_training", "prepare"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -50,17 +50,7 @@ def prepare(config: Config) -> Workload:
     """Dataset, partition and freshly initialised model of a configuration; equal seeds give equal workloads."""
     seeds = SeedTree(config.data.seed)
     train, test = data.load(config.data.dataset, seeds.child("data"))
-    chosen = config.data
-    rows = partition.partition(
-        chosen.partition,
-        train,
-        chosen.clients,
-        seeds.child("partition"),
-        alpha=chosen.alpha,
-        shards_per_client=chosen.shards_per_client,
-        exponent=chosen.exponent,
-        minimum=chosen.minimum,
-    )
+    rows = divide(config.data, train, seeds.child("partition"))
     model = models.build(
         config.model.name,
         input_shape=train.input_shape,
@@ -72,6 +62,20 @@ def prepare(config: Config) -> Workload:
     if config.personalization is not None:
         rows, held_out = hold_out(rows, train.targets, config.personalization.held_out, seeds.child("held out"))
     return Workload(model, train, test, rows, held_out)
+
+
+def divide(chosen: DataConfig, dataset: Dataset, seeds: SeedTree) -> list[NDArray[np.int64]]:
+    """The rows of each client, as ``[data]`` says."""
+    return partition.partition(
+        chosen.partition,
+        dataset,
+        chosen.clients,
+        seeds,
+        alpha=chosen.alpha,
+        shards_per_client=chosen.shards_per_client,
+        exponent=chosen.exponent,
+        minimum=chosen.minimum,
+    )
 
 
 def hold_out(
