@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from securefl.cli.output import bytes_text, console, steps, write_json
 from securefl.errors import ConfigurationError
 from securefl.fl.interfaces import RoundRecord
+
+if TYPE_CHECKING:
+    from securefl.fl.config import Config
+    from securefl.fl.tracking import Tracker
 
 __all__ = ["run"]
 
@@ -27,13 +31,19 @@ def run(
     shadow: Annotated[
         bool, typer.Option("--shadow", help="Measure each decoded aggregate against the plain mean; plain runs only.")
     ] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Also write TensorBoard event files to this folder.", show_default=False)
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Also log to this MLflow tracking server or folder.", show_default=False)
+    ] = None,
     json: Annotated[
         str | None, typer.Option("--json", help="Also write the report here; - is standard output.")
     ] = None,
 ) -> None:
     """Train a model over clients whose updates the server never sees.
 
-    Writes report.json and report.html to --out, and a checkpoint after every round.
+    Writes report.json and report.html to --out, and after every round a checkpoint and a line of metrics.jsonl.
     """
     from securefl.audit import report as reports
     from securefl.fl import runner
@@ -54,6 +64,7 @@ def run(
         train(settings, folder, json)
         return
     session = runner.Run(settings, folder, resume=resume is not None, shadow=shadow)
+    session.trackers = _trackers(settings, tensorboard, mlflow)
     quiet = json == "-"
     if not quiet:
         for line in session.headline():
@@ -67,6 +78,18 @@ def run(
     write_json(report, json)
     if not quiet:
         _summary(report, folder)
+
+
+def _trackers(settings: Config, tensorboard: Path | None, mlflow: str | None) -> list[Tracker]:
+    from securefl.fl.tracking import MLflow, TensorBoard
+
+    found: list[Tracker] = []
+    if tensorboard is not None:
+        found.append(TensorBoard(tensorboard))
+    if mlflow is not None:
+        values = settings.model_dump(mode="json", exclude_none=True)
+        found.append(MLflow(mlflow, {f"{part}.{key}": v for part, keys in values.items() for key, v in keys.items()}))
+    return found
 
 
 def _line(record: RoundRecord) -> str:

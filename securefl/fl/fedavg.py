@@ -51,11 +51,12 @@ from securefl.fl.interfaces import (
     ServerView,
     Stateful,
 )
-from securefl.fl.learning import algorithm_of, cohort_of, personalizer_of, server_of
+from securefl.fl.learning import algorithm_of, cohort_of, personalizer_of, server_of, stragglers_of
 from securefl.fl.local_head import LocalHead
 from securefl.fl.personalization import Personalizer, Site
 from securefl.fl.seeds import SeedTree
 from securefl.fl.server_optimizer import AveragingServer, ServerOptimizer
+from securefl.fl.stragglers import Stragglers
 from securefl.fl.tiered_engine import TieredEngine
 from securefl.fl.training import Evaluation, LocalTraining, check_fits, torch_threads
 from securefl.fl.workload import Workload, check, local_training
@@ -100,6 +101,7 @@ class FedAvg:
         algorithm: LocalAlgorithm | None = None,
         engine: Engine | EngineName = "auto",
         personalizer: Personalizer | None = None,
+        stragglers: Stragglers | None = None,
         checkpoint: Path | None = None,
         config_digest: str = "",
         threads: int = 1,
@@ -117,6 +119,7 @@ class FedAvg:
         self.cohort = Cohort() if cohort is None else cohort
         self.algorithm = Averaging() if algorithm is None else algorithm
         self.personalizer = personalizer
+        self.stragglers = stragglers
         self.checkpoint = checkpoint
         self.config_digest = config_digest
         self.threads = threads
@@ -161,6 +164,7 @@ class FedAvg:
             cohort=cohort_of(config),
             algorithm=algorithm_of(config, workload, settings),
             personalizer=personalizer_of(config),
+            stragglers=stragglers_of(config),
             engine=config.training.engine if tiers is None else TieredEngine(tiers, workload.train),
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
@@ -189,6 +193,7 @@ class FedAvg:
             "algorithm": self.algorithm.describe(),
             "personalizer": self.personalizer.describe() if self.personalizer is not None else None,
             "engine": type(self.engine).__name__,  # the last bits depend on it
+            "stragglers": dataclasses.asdict(self.stragglers) if self.stragglers is not None else None,
             "threads": self.threads,
             "pruning": dataclasses.asdict(self.pruning.schedule) if self.pruning is not None else None,
             "download": dataclasses.asdict(self.download) if self.download is not None else None,
@@ -248,6 +253,11 @@ class FedAvg:
                 )
             yield record
         return self.result()
+
+    @property
+    def records(self) -> tuple[RoundRecord, ...]:
+        """The rounds done so far, those of a checkpoint included."""
+        return tuple(self._records)
 
     def result(self) -> RunResult:
         """The model and records so far. Raises ConfigurationError before the first round."""
@@ -320,6 +330,8 @@ class FedAvg:
         depends on the order of its terms.
         """
         tasks = self.algorithm.tasks(round, tensors, list(self.select(round)), self.workload, self._seeds)
+        if self.stragglers is not None:
+            tasks = self.stragglers.slow(round, tasks, self.settings, self._seeds)
         results = self.engine.train(round, tasks, self.settings)
         return {
             client: Contribution(

@@ -12,6 +12,7 @@ from securefl.fl.models import head_of, tensors_of
 from securefl.fl.personalization import Ditto, FineTune, Interpolate, Personalizer
 from securefl.fl.scaffold import Scaffold
 from securefl.fl.server_optimizer import AdaptiveServer, AveragingServer, ServerOptimizer
+from securefl.fl.stragglers import Stragglers
 from securefl.fl.tiers import TierPlan, assign
 from securefl.fl.training import LocalTraining, steps_per_round
 from securefl.fl.workload import Workload
@@ -19,7 +20,7 @@ from securefl.fl.workload import Workload
 if TYPE_CHECKING:
     from securefl.fl.config import Config, TrainingConfig
 
-__all__ = ["algorithm_of", "cohort_of", "personalizer_of", "server_of", "tiers_of"]
+__all__ = ["algorithm_of", "cohort_of", "personalizer_of", "server_of", "stragglers_of", "tiers_of"]
 
 
 def server_of(chosen: TrainingConfig) -> ServerOptimizer:
@@ -78,3 +79,9 @@ def personalizer_of(config: Config) -> Personalizer | None:
     rate = config.training.learning_rate if chosen.learning_rate is None else chosen.learning_rate
     tune = FineTune(chosen.steps, rate, head=chosen.layers == "head")
     return tune if chosen.method == "fine_tune" else Interpolate(tune, chosen.alpha, chosen.choose_alpha)
+
+
+def stragglers_of(config: Config) -> Stragglers | None:
+    """Who is slow, in a simulation."""
+    chosen = config.faults
+    return Stragglers(chosen.stragglers, chosen.straggler_work) if chosen.stragglers else None

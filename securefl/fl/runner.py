@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +20,7 @@ from securefl.fl.models import tensors_of
 from securefl.fl.privacy import UserPrivacy
 from securefl.fl.private_run import privacy_of
 from securefl.fl.tiered_engine import evaluate_tiers
+from securefl.fl.tracking import JsonLines, Tracker
 from securefl.fl.workload import local_training, prepare
 
 __all__ = ["FinishedRun", "Run", "TierResult", "saved_config"]
@@ -27,6 +28,7 @@ __all__ = ["FinishedRun", "Run", "TierResult", "saved_config"]
 
 CONFIG_FILE = "config.json"
 LEDGER_FILE = "ledger.sqlite"
+METRICS_FILE = "metrics.jsonl"
 
 
 def saved_config(folder: Path) -> Config:
@@ -91,17 +93,26 @@ class Run:
     """A run that keeps its checkpoint and configuration in the folder ``out``.
 
     ``resume``: go on from the checkpoint there; without it a checkpoint of an earlier run is overwritten. ``shadow``:
-    measure each aggregate's error against the plain mean; plain runs only.
+    measure each aggregate's error against the plain mean; plain runs only. ``trackers``: told of every round, beside
+    ``metrics.jsonl``.
     Raises :class:`ConfigurationError` for a configuration that cannot work, before any training, and for a folder
     that cannot be written or holds another run's checkpoint.
     """
 
-    def __init__(self, config: Config, out: Path, *, resume: bool = False, shadow: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        out: Path,
+        *,
+        resume: bool = False,
+        shadow: bool = False,
+        trackers: Sequence[Tracker] = (),
+    ) -> None:
         if shadow and config.protection.method != "plain":
             raise ConfigurationError(
                 "--shadow compares with the plain mean, which no protected run may see: add --protect plain"
             )
-        self.config = config
+        self.config, self._out, self.trackers = config, out, trackers
         self._started = perf_counter()
         checkpoint = out / "checkpoint"
         workload = prepare(config)
@@ -178,8 +189,19 @@ class Run:
         return lines
 
     def rounds(self) -> Iterator[RoundRecord]:
-        """Run the rounds that are left, one per iteration."""
-        yield from self._fedavg.rounds_left()
+        """Run the rounds that are left, one per iteration; each is in ``metrics.jsonl`` before it is given out."""
+        trackers: list[Tracker] = [JsonLines(self._out / METRICS_FILE), *self.trackers]
+        done = self._fedavg.records
+        for tracker in trackers:
+            tracker.begin(done)
+        try:
+            for record in self._fedavg.rounds_left():
+                for tracker in trackers:
+                    tracker.add(record)
+                yield record
+        finally:
+            for tracker in trackers:
+                tracker.close()
 
     def finish(self) -> FinishedRun:
         """The finished run. Raises :class:`ConfigurationError` before the first round."""

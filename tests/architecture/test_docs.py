@@ -230,7 +230,7 @@ def test_the_example_file_spells_out_the_bundled_run() -> None:
             for key, owners in config.compression._KEYS_OF.items()
             if not set(owners) & set(config.Config().compression.chain)
         }
-        unused |= {key for key in model.model_fields if key.startswith("allow_")} | {"decay"}
+        unused |= {key for key in model.model_fields if key.startswith("allow_")} | {"decay", "straggler_work"}
         unused |= {key for key, field in model.model_fields.items() if field.default is None}
         unused |= {
             key

@@ -116,6 +116,8 @@ class Config(Section):
                     "with [privacy] a cohort is drawn by its sampling_probability, which is accounted for: remove "
                     "cohort_size and cohort_probability from [training]"
                 )
+            if self.privacy.unit == "example" and self.faults.stragglers:
+                raise ValueError("DP-SGD accounts for every step of a client: [faults] stragglers does not go with it")
             if chosen.algorithm == "scaffold":
                 raise ValueError("scaffold sends twice the values, which noise is not sized for: not with [privacy]")
         if chosen.algorithm == "scaffold" and "pruned" in self.compression.chain:

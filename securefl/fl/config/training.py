@@ -136,6 +136,16 @@ class TrainingConfig(Section):
 
 
 class FaultsConfig(Section):
-    """``[faults]``: simulated. ``dropout``: probability that a client drops out of a round."""
+    """``[faults]``: simulated. ``dropout``: probability that a client drops out of a round. ``stragglers``: probability
+    that it is slow, and gives what ``straggler_work`` of its steps made of the model when the round closes.
+    """
 
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    stragglers: float = Field(default=0.0, ge=0, le=1)
+    straggler_work: float = Field(default=0.5, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _work_is_used(self) -> Self:
+        if "straggler_work" in self.model_fields_set and not self.stragglers:
+            raise ValueError("straggler_work has no effect without stragglers; remove it")
+        return self
