@@ -16,7 +16,9 @@ __all__ = ["run"]
 
 def run(
     config: Annotated[Path | None, typer.Argument(help="TOML file; none: the bundled run.", show_default=False)] = None,
-    protect: Annotated[str | None, typer.Option(help="masked, shared or plain; overrides [protection] method.")] = None,
+    protect: Annotated[
+        str | None, typer.Option(help="masked, ckks, shared or plain; overrides [protection] method.")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Overrides [training] rounds.")] = None,
     clients: Annotated[int | None, typer.Option(help="Overrides [data] clients.")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides [data] seed. Masks are never seeded.")] = None,

@@ -17,6 +17,7 @@ from securefl.fl.interfaces import RoundRecord, RunResult
 from securefl.fl.models import tensors_of
 from securefl.fl.privacy import UserPrivacy
 from securefl.fl.private_run import privacy_of
+from securefl.fl.protections import trust_of
 from securefl.fl.workload import local_training, prepare
 
 __all__ = ["FinishedRun", "Run", "saved_config"]
@@ -130,6 +131,9 @@ class Run:
             f"at least {c.protection.threshold_count(c.data.clients)} survivors",
             f"compression: {' + '.join(c.compression.chain) or 'none beyond quantization'}",
         ]
+        trust = trust_of(c.protection.method, c.protection.key_model)
+        if trust is not None:
+            lines.insert(2, f"key model: {c.protection.key_model}: {trust}")
         if c.privacy is not None and self.privacy is not None:
             noise = "DP-SGD at each client" if c.privacy.unit == "example" else f"{c.privacy.noise} noise"
             lines.append(
