@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 from collections.abc import Sequence
@@ -55,11 +56,27 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "to_reach": _to_reach(records, 0.95),
         "aggregate_error_per_round": [record.aggregate_error for record in records],
         "clipped_fraction": _mean(summed, "clipped_fraction"),
+        "personalization": _personal(run),
         "parameters": run.parameters,
         "model_hash": run.result.model_hash,
         "seconds": sum(record.seconds for record in records),
         "config": config.model_dump(mode="json"),
         "versions": _versions(),
+    }
+
+
+def _personal(run: FinishedRun) -> dict[str, Any] | None:
+    """The clients' own models on what each held out; only a simulation sees a client's figure."""
+    report = run.personal
+    if report is None:
+        return None
+    return {
+        "method": report.method,
+        "mean": report.mean(),
+        "worst_tenth": report.worst_tenth(),
+        "shared_mean": report.mean(shared=True),
+        "shared_worst_tenth": report.worst_tenth(shared=True),
+        "clients": [dataclasses.asdict(each) for each in report.clients],
     }
 
 

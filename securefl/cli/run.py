@@ -83,4 +83,16 @@ def _summary(report: dict[str, object], out: Path) -> None:
         f"model {str(report['model_hash'])[:16]}…, {report['privacy']}",
         markup=False,
     )
+    own = report["personalization"]
+    if isinstance(own, dict):
+        shared = (
+            ""
+            if own["shared_mean"] is None
+            else f" (the shared model: {own['shared_mean']:.4f} and {own['shared_worst_tenth']:.4f})"
+        )
+        console.print(
+            f"own models ({own['method']}) on held-out examples: mean {own['mean']:.4f}, worst tenth "
+            f"{own['worst_tenth']:.4f}{shared}",
+            markup=False,
+        )
     console.print(f"report: {out / 'report.html'} and {out / 'report.json'}", markup=False)

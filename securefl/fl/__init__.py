@@ -10,6 +10,11 @@
     workload     model, data and who holds which rows [torch]
     engine       who trains the clients of a round: one after the other [torch]
     algorithms   what a client computes, and what of it enters the sum: FedAvg, FedProx [torch]
+    scaffold     SCAFFOLD, its control variates inside the protected sum [torch]
+    local_head   FedPer: a last layer of each client's own [torch]
+    personalization    fine-tuning, interpolation, Ditto [torch]
+    evaluation   the shared model on the test set, the clients' own on what they held out [torch]
+    learning     from a configuration to these parts [torch]
     server_optimizer   the server's step: averaging, momentum, Adam, Yogi
     cohort       who is invited to a round
     checkpoint   save and resume a run, bit for bit

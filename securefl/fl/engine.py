@@ -32,7 +32,8 @@ class LocalTask:
 
     ``rows``: of the engine's dataset. ``start``: the parameters that training starts from; the same object for many
     clients where they are equal. ``seed``: fixes the order of examples and random layers. ``terms``: what is added to
-    every gradient. ``limit``: at most so many steps.
+    every gradient. ``limit``: at most so many steps. ``trainable``: names of the tensors that
+    move; ``None``: all.
     """
 
     client: ClientId
@@ -41,6 +42,7 @@ class LocalTask:
     seed: SeedTree
     terms: GradientTerms = field(default_factory=GradientTerms, repr=False)
     limit: int | None = None
+    trainable: frozenset[str] | None = None
 
 
 class Engine(Protocol):
@@ -75,6 +77,7 @@ class SequentialEngine:
                 round=round,
                 terms=task.terms,
                 limit=task.limit,
+                trainable=task.trainable,
             )
             for task in tasks
         }

@@ -40,6 +40,7 @@ from securefl.fl.checkpoint import RunState
 from securefl.fl.cohort import Cohort
 from securefl.fl.engine import Engine
 from securefl.fl.engine_choice import EngineName, choose_engine
+from securefl.fl.evaluation import Evaluator, PersonalReport
 from securefl.fl.interfaces import (
     Aggregate,
     Aggregator,
@@ -50,10 +51,12 @@ from securefl.fl.interfaces import (
     ServerView,
     Stateful,
 )
-from securefl.fl.learning import algorithm_of, cohort_of, server_of
+from securefl.fl.learning import algorithm_of, cohort_of, personalizer_of, server_of
+from securefl.fl.local_head import LocalHead
+from securefl.fl.personalization import Personalizer, Site
 from securefl.fl.seeds import SeedTree
 from securefl.fl.server_optimizer import AveragingServer, ServerOptimizer
-from securefl.fl.training import Evaluation, LocalTraining, check_fits, evaluate, torch_threads
+from securefl.fl.training import Evaluation, LocalTraining, check_fits, torch_threads
 from securefl.fl.workload import Workload, check, local_training
 from securefl.types import ClientId, Tensors
 
@@ -71,10 +74,11 @@ class FedAvg:
     ``settings``: local training. ``rounds``: >= 1. ``seed``: an integer or a node of a seed tree.
     ``server_learning_rate``: eta > 0, of averaging; ``server``: another server step instead. ``cohort``: who is invited
     to a round; default: all. ``algorithm``: what clients are asked for; default: their updates. ``engine``: who trains
-    them: "sequential", "stacked", or by default the faster of the two. ``checkpoint``: a directory written after every
-    round, or ``None``. ``config_digest``: bound into the checkpoint beside model, data and seed. ``threads``: torch
-    threads; 1 is fastest for small models and makes results independent of the number of cores. ``pruning``: moves a
-    public mask on before each round. ``download``: the format in which clients get the model; ``None``: float32.
+    them: "sequential", "stacked", or by default the faster of the two. ``personalizer``: what clients make of the model
+    for themselves. ``checkpoint``: a directory written after every round, or ``None``. ``config_digest``: bound into
+    the checkpoint beside model, data and seed. ``threads``: torch threads; 1 is fastest for small models and makes
+    results independent of the number of cores. ``pruning``: moves a public mask on before each round. ``download``: the
+    format in which clients get the model; ``None``: float32.
 
     Use ``for record in run.rounds_left(): ...`` and then ``run.result()``; or ``run.run()``. The model given is copied.
     Raises :class:`~securefl.errors.ConfigurationError` when model, data and partition do not fit together.
@@ -93,6 +97,7 @@ class FedAvg:
         cohort: Cohort | None = None,
         algorithm: LocalAlgorithm | None = None,
         engine: Engine | EngineName = "auto",
+        personalizer: Personalizer | None = None,
         checkpoint: Path | None = None,
         config_digest: str = "",
         threads: int = 1,
@@ -109,6 +114,7 @@ class FedAvg:
         self.server = AveragingServer(server_learning_rate) if server is None else server
         self.cohort = Cohort() if cohort is None else cohort
         self.algorithm = Averaging() if algorithm is None else algorithm
+        self.personalizer = personalizer
         self.checkpoint = checkpoint
         self.config_digest = config_digest
         self.threads = threads
@@ -121,6 +127,7 @@ class FedAvg:
         self.engine = (
             choose_engine(engine, self._module, workload.train, settings) if isinstance(engine, str) else engine
         )
+        self._evaluator = Evaluator(self._module, workload)
         self._initial_hash = self._hash = models.model_hash(self._tensors)
         self._records: list[RoundRecord] = []
         self._evaluation: Evaluation | None = None
@@ -150,6 +157,7 @@ class FedAvg:
             server=server_of(config.training),
             cohort=cohort_of(config),
             algorithm=algorithm_of(config, workload, settings),
+            personalizer=personalizer_of(config),
             engine=config.training.engine,
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
@@ -166,7 +174,8 @@ class FedAvg:
         digest = hashlib.sha256()
         for part in (self.workload.train, self.workload.test):
             digest.update(models.model_hash({"inputs": part.inputs, "targets": part.targets}))
-        digest.update(models.model_hash({str(i): rows for i, rows in enumerate(self.workload.rows)}))
+        for rows in (self.workload.rows, self.workload.held_out or ()):
+            digest.update(models.model_hash({str(i): own for i, own in enumerate(rows)}))
         description = {
             "config": self.config_digest,
             "data": digest.hexdigest(),
@@ -175,6 +184,7 @@ class FedAvg:
             "server": self.server.describe(),
             "cohort": dataclasses.asdict(self.cohort),
             "algorithm": self.algorithm.describe(),
+            "personalizer": self.personalizer.describe() if self.personalizer is not None else None,
             "engine": type(self.engine).__name__,  # the last bits depend on it
             "threads": self.threads,
             "pruning": dataclasses.asdict(self.pruning.schedule) if self.pruning is not None else None,
@@ -250,6 +260,8 @@ class FedAvg:
         if self.download is not None:
             received, model_bytes = self.download.round_trip(self._tensors)
         contributions = self._contributions(round, received)
+        if self.personalizer is not None:
+            self.personalizer.during(round, received, list(contributions), self._site)
         try:
             aggregate = self.aggregator.aggregate(round, self._hash, contributions)
         except (TooFewClientsError, LostRoundError, HeadroomError) as error:
@@ -262,7 +274,7 @@ class FedAvg:
                 raise InvalidInputError("the aggregator names survivors that were not invited, or none")
             self._apply(aggregate)
         if self._evaluation is None:
-            self._evaluation = evaluate(self._module, self._tensors, self.workload.test)
+            self._evaluation = self._evaluator.shared(self._tensors, self.algorithm)
         return RoundRecord(
             round=round,
             accuracy=self._evaluation.accuracy,
@@ -290,7 +302,7 @@ class FedAvg:
     @property
     def _stateful(self) -> list[Stateful]:
         """Who keeps arrays between rounds; each names them by a prefix of its own."""
-        parts = (self.aggregator, self.server, self.algorithm, self.pruning)
+        parts = (self.aggregator, self.server, self.algorithm, self.personalizer, self.pruning)
         return [part for part in parts if isinstance(part, Stateful)]
 
     def _state(self) -> dict[str, NDArray[np.generic]]:
@@ -312,10 +324,39 @@ class FedAvg:
             for client in sorted(results)
         }
 
+    @property
+    def _site(self) -> Site:
+        return Site(self.engine, self.workload, self.settings, self._seeds)
+
+    def personal_models(self) -> dict[ClientId, Tensors] | None:
+        """Every client's own model, from the present global one; ``None`` where clients have none."""
+        if isinstance(self.algorithm, LocalHead):
+            return {client: self.algorithm.model(client, self._tensors) for client in self.workload.weights}
+        if self.personalizer is None:
+            return None
+        with torch_threads(self.threads):
+            return self.personalizer.models(self._tensors, self._site, self._evaluator.accuracy)
+
+    def personal_report(self) -> PersonalReport | None:
+        """How the clients' own models do on their held-out examples; ``None`` where clients have none.
+
+        Raises :class:`~securefl.errors.ConfigurationError` when nothing was held out.
+        """
+        own = self.personal_models()
+        if own is None:
+            return None
+        part = self.personalizer or self.algorithm
+        with torch_threads(self.threads):
+            return self._evaluator.personal(
+                str(part.describe()["name"]), own, self._tensors if self.personalizer is not None else None
+            )
+
     def _apply(self, aggregate: Aggregate) -> None:
-        mean = self.algorithm.received(aggregate.mean, aggregate.survivors)
-        if list(mean) != list(self._tensors) or any(mean[k].shape != v.shape for k, v in self._tensors.items()):
+        expected = self.algorithm.sends(self._tensors)
+        given = aggregate.mean
+        if list(given) != list(expected) or any(given[k].shape != v.shape for k, v in expected.items()):
             raise InvalidInputError("the aggregator's mean does not have the model's tensors")
+        mean = self.algorithm.received(given, aggregate.survivors)
         self._tensors = self.server.step(self._tensors, mean)
         self._hash = models.model_hash(self._tensors)
         self._evaluation = None

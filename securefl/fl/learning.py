@@ -1,4 +1,4 @@
-"""From ``[training]`` to the parts of a run: the server's step, the cohort, the clients' algorithm."""
+"""From a configuration to the parts of a run: server step, cohort, the clients' algorithm, their own models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from securefl.fl.algorithms import Averaging, LocalAlgorithm
 from securefl.fl.cohort import Cohort
+from securefl.fl.local_head import LocalHead
+from securefl.fl.models import head_of, tensors_of
+from securefl.fl.personalization import Ditto, FineTune, Interpolate, Personalizer
 from securefl.fl.scaffold import Scaffold
 from securefl.fl.server_optimizer import AdaptiveServer, AveragingServer, ServerOptimizer
 from securefl.fl.training import LocalTraining, steps_per_round
@@ -15,7 +18,7 @@ from securefl.fl.workload import Workload
 if TYPE_CHECKING:
     from securefl.fl.config import Config, TrainingConfig
 
-__all__ = ["algorithm_of", "cohort_of", "server_of"]
+__all__ = ["algorithm_of", "cohort_of", "personalizer_of", "server_of"]
 
 
 def server_of(chosen: TrainingConfig) -> ServerOptimizer:
@@ -47,4 +50,19 @@ def algorithm_of(config: Config, workload: Workload, settings: LocalTraining) ->
     if chosen.algorithm == "scaffold":
         steps = fmean(steps_per_round(len(rows), settings) for rows in workload.rows)
         return Scaffold(settings, steps, len(workload.rows))
-    return Averaging(chosen.proximal if chosen.algorithm == "fedprox" else 0.0)
+    averaging = Averaging(chosen.proximal if chosen.algorithm == "fedprox" else 0.0)
+    if config.personalization is not None and config.personalization.method == "fedper":
+        return LocalHead(frozenset(head_of(tensors_of(workload.model))), averaging)
+    return averaging
+
+
+def personalizer_of(config: Config) -> Personalizer | None:
+    """What each client makes of the global model; a private head is an algorithm instead."""
+    chosen = config.personalization
+    if chosen is None or chosen.method == "fedper":
+        return None
+    if chosen.method == "ditto":
+        return Ditto(chosen.pull)
+    rate = config.training.learning_rate if chosen.learning_rate is None else chosen.learning_rate
+    tune = FineTune(chosen.steps, rate, head=chosen.layers == "head")
+    return tune if chosen.method == "fine_tune" else Interpolate(tune, chosen.alpha, chosen.choose_alpha)

@@ -11,7 +11,6 @@ once). What does not:
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from securefl.encoding.fingerprint import model_hash
 from securefl.errors import ConfigurationError, InvalidInputError, MissingExtraError
 from securefl.fl.seeds import SeedTree
 from securefl.types import Tensors
@@ -33,6 +33,7 @@ except ImportError as error:
 __all__ = [
     "NAMES",
     "build",
+    "head_of",
     "load_tensors",
     "logistic_regression",
     "mlp",
@@ -137,6 +138,12 @@ def tensors_of(module: nn.Module) -> Tensors:
     return tensors
 
 
+def head_of(tensors: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    """The names of the last layer's tensors: those under the module of the last one."""
+    last = list(tensors)[-1].rpartition(".")[0]
+    return tuple(name for name in tensors if name.rpartition(".")[0] == last)
+
+
 def load_tensors(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Set the trainable parameters, in place.
 
@@ -156,24 +163,6 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None
         for name, parameter in parameters.items():
             # require: from_numpy warns about read-only arrays; all others pass without a copy
             parameter.copy_(torch.from_numpy(np.require(tensors[name], requirements="W")))
-
-
-def model_hash(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """32 bytes: SHA-256 over the schema and the values.
-
-    Per tensor, in order: the name, the dtype, the shape (each with its length), the bytes little-endian and row by
-    row. Equal hashes mean equal names, order, shapes, dtypes and bits (so 0.0 and -0.0 differ).
-    """
-    digest = hashlib.sha256(b"securefl model v1")
-    digest.update(len(tensors).to_bytes(8, "big"))
-    for name, tensor in tensors.items():
-        little = np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<"))
-        schema = f"{little.dtype.str} {'x'.join(map(str, tensor.shape))}"
-        for text in (name, schema):
-            encoded = text.encode("utf-8")
-            digest.update(len(encoded).to_bytes(8, "big") + encoded)
-        digest.update(little.data)
-    return digest.digest()
 
 
 def _trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

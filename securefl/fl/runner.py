@@ -11,6 +11,7 @@ from time import perf_counter
 from securefl.errors import ConfigurationError
 from securefl.fl.compression import aggregator_of, pruning_of
 from securefl.fl.config import Config, parse
+from securefl.fl.evaluation import PersonalReport
 from securefl.fl.example_privacy import ExamplePrivacy
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import RoundRecord, RunResult
@@ -60,13 +61,17 @@ class PrivacyStatement:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A run's configuration, its result, the number of parameters and how long this process worked on it."""
+    """A run's configuration, its result, the number of parameters and how long this process worked on it.
+
+    ``personal``: how the clients' own models do, where the configuration asks for some.
+    """
 
     config: Config
     result: RunResult = field(repr=False)
     parameters: int
     seconds: float
     privacy: PrivacyStatement | None = None
+    personal: PersonalReport | None = None
 
 
 class Run:
@@ -134,6 +139,11 @@ class Run:
         trust = trust_of(c.protection.method, c.protection.key_model)
         if trust is not None:
             lines.insert(2, f"key model: {c.protection.key_model}: {trust}")
+        if c.personalization is not None:
+            lines.append(
+                f"personalization: {c.personalization.method}, "
+                f"{c.personalization.held_out:.0%} of each client's examples held out"
+            )
         if c.privacy is not None and self.privacy is not None:
             noise = "DP-SGD at each client" if c.privacy.unit == "example" else f"{c.privacy.noise} noise"
             lines.append(
@@ -154,6 +164,7 @@ class Run:
             self.parameters,
             perf_counter() - self._started,
             None if self.privacy is None else PrivacyStatement.of(self.privacy),
+            self._fedavg.personal_report(),
         )
 
 

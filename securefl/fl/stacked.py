@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl.data import Dataset
-from securefl.fl.engine import LocalTask
+from securefl.fl.engine import LocalTask, SequentialEngine
 from securefl.fl.models import load_tensors
 from securefl.fl.schedule import Schedule, steps_of
 from securefl.fl.stacked_optimizer import stack, stepper, with_terms
@@ -106,6 +106,8 @@ class StackedEngine:
                 raise InvalidInputError(f"client {task.client} has no examples")
         if not tasks:
             return {}
+        if any(task.trainable is not None for task in tasks):  # layers that stay: rare, and once in a run
+            return SequentialEngine(self.module, self.dataset).train(round, tasks, settings)
         load_tensors(self.module, tasks[0].start)
         self.module.train()
         size = self.group

@@ -6,7 +6,7 @@ and the random layers (dropout) are seeded, torch's global generator is left as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -139,11 +139,13 @@ def train(
     round: int,
     terms: GradientTerms | None = None,
     limit: int | None = None,
+    trainable: Collection[str] | None = None,
 ) -> LocalResult:
     """Train ``module`` from ``tensors`` on the rows ``indices`` of ``dataset``; ``module`` is only a workspace.
 
     ``tensors`` is left as it is. ``client`` and ``round`` are for messages. ``terms``: added to every gradient.
-    ``limit``: >= 1, at most so many steps. ``weight`` is the number of examples, however many steps there are.
+    ``limit``: >= 1, at most so many steps. ``trainable``: names of the tensors that move; the others' update is zero.
+    ``weight`` is the number of examples, however many steps there are.
     Raises :class:`~securefl.errors.InvalidInputError` for no examples and when the loss or the update is not finite,
     :class:`~securefl.errors.ConfigurationError` when training changes a floating buffer (see ``models``).
     """
@@ -151,14 +153,23 @@ def train(
         raise InvalidInputError(f"client {client} has no examples")
     load_tensors(module, tensors)
     module.train()
-    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
-    parameters: list[torch.Tensor] = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    moving = [
+        (name, parameter)
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and (trainable is None or name in trainable)
+    ]
+    names = [name for name, _ in moving]
+    parameters: list[torch.Tensor] = [parameter for _, parameter in moving]
     device = parameters[0].device
     step = _with_terms(_optimizer(parameters, settings), names, parameters, terms or GradientTerms())
     inputs = torch.from_numpy(dataset.inputs[indices]).to(device)
     targets = torch.from_numpy(dataset.targets[indices]).to(device)
     if settings.dpsgd is not None:
-        if limit is not None or (terms is not None and (terms.drift is not None or terms.proximal)):
+        if (
+            trainable is not None
+            or limit is not None
+            or (terms is not None and (terms.drift is not None or terms.proximal))
+        ):
             raise ConfigurationError(
                 "example-level privacy trains by plain sgd in full: nothing is added to its gradients, no step left out"
             )
@@ -184,7 +195,8 @@ def train(
             done += len(losses)
     after = [parameter.detach().cpu().numpy() for parameter in parameters]
     # asarray: the difference of two arrays of shape () is a scalar in numpy.
-    update = {name: np.asarray(value - tensors[name]) for name, value in zip(names, after, strict=True)}
+    moved = {name: np.asarray(value - tensors[name]) for name, value in zip(names, after, strict=True)}
+    update = moved if trainable is None else {name: moved.get(name, np.zeros_like(v)) for name, v in tensors.items()}
     sizes = torch.tensor([settings.batch_size] * (len(losses) - 1) + [seen - settings.batch_size * (len(losses) - 1)])
     mean_loss = float(torch.stack(losses).cpu() @ sizes.float()) / seen
     # What was NaN or infinite once is so in the parameters for good, so one look at the end finds it.

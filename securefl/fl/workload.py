@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from securefl.fl.config import Config
 
-__all__ = ["Workload", "check", "local_training", "prepare"]
+__all__ = ["Workload", "check", "hold_out", "local_training", "prepare"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -29,13 +29,15 @@ class Workload:
     """What is trained on what, without the protection: made by :func:`prepare` or by hand.
 
     ``model``: maps an example of ``train`` to ``train.classes`` scores. ``rows``: the rows of ``train`` per client;
-    the first client has id 1.
+    the first client has id 1. ``held_out``: rows of ``train`` per client that it evaluates on and never trains on, or
+    ``None``.
     """
 
     model: nn.Module = dataclasses.field(repr=False)
     train: Dataset
     test: Dataset
     rows: Sequence[NDArray[np.int64]] = dataclasses.field(repr=False)
+    held_out: Sequence[NDArray[np.int64]] | None = dataclasses.field(default=None, repr=False)
 
     @property
     def weights(self) -> dict[ClientId, int]:
@@ -57,7 +59,28 @@ def prepare(config: Config) -> Workload:
         seeds=seeds.child("model"),
         hidden=config.model.hidden,
     )
-    return Workload(model, train, test, rows)
+    held_out = None
+    if config.personalization is not None:
+        rows, held_out = hold_out(rows, config.personalization.held_out, seeds.child("held out"))
+    return Workload(model, train, test, rows, held_out)
+
+
+def hold_out(
+    rows: Sequence[NDArray[np.int64]], fraction: float, seeds: SeedTree
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """(to train on, to evaluate on) of each client: ``fraction`` of its rows at random, at least one on either side.
+
+    Raises :class:`~securefl.errors.ConfigurationError` for a client with a single example.
+    """
+    kept, held = [], []
+    for client, own in enumerate(rows, start=1):
+        if len(own) < 2:
+            raise ConfigurationError(f"client {client} has a single example: nothing can be held out")
+        order = seeds.child(client).numpy().permutation(own)
+        cut = min(max(1, round(fraction * len(own))), len(own) - 1)
+        held.append(np.sort(order[:cut]))
+        kept.append(np.sort(order[cut:]))
+    return kept, held
 
 
 def local_training(config: Config) -> LocalTraining:
@@ -72,7 +95,9 @@ def check(workload: Workload) -> None:
     """Raises :class:`~securefl.errors.ConfigurationError` unless rows and datasets fit together."""
     if len(workload.rows) == 0:
         raise ConfigurationError("a run needs at least one client")
-    for client, rows in enumerate(workload.rows, start=1):
+    if workload.held_out is not None and len(workload.held_out) != len(workload.rows):
+        raise ConfigurationError("held_out has to name rows for every client")
+    for client, rows in [*enumerate(workload.rows, start=1), *enumerate(workload.held_out or (), start=1)]:
         if rows.ndim != 1 or len(rows) == 0 or not np.issubdtype(rows.dtype, np.integer):
             raise ConfigurationError(f"the rows of client {client} must be a non-empty list of row numbers")
         if rows.min() < 0 or rows.max() >= len(workload.train):

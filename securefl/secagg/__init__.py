@@ -7,6 +7,7 @@ SPEC with all definitions, checks and leakage: protocols/secagg/SPEC.md. In topo
 ``messages``    the eight messages, with their lengths
 ``masking``     the keys and masks that client and server both derive
 ``unmasking``   opening and checking seeds, naming liars, taking masks off
+``suspension``  a client between two messages, as bytes
 ``client``      :class:`Client`, sans-IO
 ``server``      :class:`Server`, sans-IO
 ``protection``  :class:`MaskedSum`, the face the pipeline uses

@@ -35,9 +35,10 @@ from securefl.secagg.messages import (
     client_limits,
 )
 from securefl.secagg.params import PROTOCOL, Params
+from securefl.secagg.suspension import SuspendedClient
 from securefl.secagg.unmasking import share_places
 from securefl.types import SERVER, ClientId, IntegerVector, RingVector
-from securefl.wire import Envelope, open_frame, seal_frame
+from securefl.wire import Buffer, Envelope, open_frame, seal_frame
 
 __all__ = ["Client"]
 
@@ -114,7 +115,7 @@ class Client(Machine):
         self._packed: RingVector | None = None
         self._seen: dict[int, bytes] = {}
         self._secrets: _Secrets | None = None
-        self._roster: dict[ClientId, AdvertiseKeys] = {}
+        self._roster: frozenset[ClientId] = frozenset()
         self._roster_hash = b""
         self._own_shares: tuple[bytes, ...] = ()  # of the self-mask seeds
         self._inbox: dict[ClientId, Sealed] = {}
@@ -124,7 +125,7 @@ class Client(Machine):
         """Exchange 1: draw fresh seeds, advertise the keys. SPEC §5.1."""
         self._advance("start")
         # [BIK+17, Fig. 4, round 0], with a third, never shared, seed for the channel key
-        self._secrets = secrets = _Secrets(self._params, self._me, self._entropy)
+        self._secrets = secrets = _Secrets(self._params, self._me, _seeds(self._entropy, self._params.tier(self._me)))
         return [self._send(Kind.ADVERTISE_KEYS, secrets.advertisement.encode())]
 
     def provide(self, values: IntegerVector) -> Sequence[Event]:
@@ -182,6 +183,46 @@ class Client(Machine):
             self._drop_secrets()
             raise
 
+    # ---- between messages ------------------------------------------------------------------------------------
+
+    def suspend(self) -> bytes:
+        """This client as bytes, secrets included, to go on elsewhere by :meth:`resume`; see :mod:`.suspension`.
+
+        Raises :class:`LocalProtocolError` before the start, after the end, and while an input waits to be masked.
+        """
+        secrets = self._held()
+        if self._packed is not None:
+            raise LocalProtocolError("an input waits to be masked: suspend before it is given, or after it is sent")
+        return SuspendedClient(
+            state=self._state.value,
+            me=self._me,
+            minimum=self._minimum,
+            seeds=(secrets.mask_seed, *secrets.self_seeds, secrets.channel_seed),
+            roster_hash=self._roster_hash,
+            own_shares=self._own_shares,
+            seen=self._seen,
+            roster=self._roster,
+            boxes={client: sealed.shares for client, sealed in self._inbox.items()},
+            pair_secrets=self._pair_secrets,
+        ).encode(self._params)
+
+    @classmethod
+    def resume(cls, params: Params, data: Buffer) -> Client:
+        """The client that :meth:`suspend` gave ``data``, once. Raises :class:`DecodeError` for other bytes."""
+        saved = SuspendedClient.decode(data, params)
+        client = cls(params, saved.me, minimum_survivors=saved.minimum)
+        try:
+            client._state = State(saved.state)
+        except ValueError:
+            raise DecodeError(f"a suspended client is in no state {saved.state}") from None
+        client._secrets = _Secrets(params, saved.me, saved.seeds)
+        client._roster_hash, client._own_shares, client._roster = saved.roster_hash, saved.own_shares, saved.roster
+        client._seen = dict(saved.seen)
+        # the boxes with the pairs' secrets were opened when they came
+        client._inbox = {other: Sealed(box, None) for other, box in saved.boxes.items()}
+        client._pair_secrets = dict(saved.pair_secrets)
+        return client
+
     # ---- exchange 2: share keys -----------------------------------------------------------------------------
 
     def _share_keys(self, message: Roster, roster_hash: bytes) -> Sequence[Event]:
@@ -192,7 +233,7 @@ class Client(Machine):
         raw = [key for keys in message.keys.values() for key in (keys.channel_key, keys.mask_key)]
         if len(set(raw)) != len(raw):
             raise FaultyServerError("two keys of the roster are the same: someone stands in for another client")
-        self._roster = message.keys
+        self._roster = frozenset(message.keys)
         self._roster_hash = roster_hash
         mask_shares = self._split(secrets.mask_seed)
         self_shares = [self._split(seed) for seed in secrets.self_seeds]
@@ -233,7 +274,7 @@ class Client(Machine):
 
     def _take_shares(self, message: EncryptedShares) -> Sequence[Event]:
         params, secrets = self._params, self._held()
-        if not message.boxes.keys() <= self._roster.keys():
+        if not message.boxes.keys() <= self._roster:
             raise FaultyServerError("shares were delivered from a client that is not on the roster")
         self._enough(len(message.boxes) + 1, "shared keys")
         self._inbox = message.boxes
@@ -332,6 +373,11 @@ class Client(Machine):
         return Abort.decode(body, params)
 
 
+def _seeds(entropy: Entropy, shells: int) -> tuple[bytes, ...]:
+    """The mask seed, the self seeds of the client's shells, the channel seed."""
+    return tuple(entropy.token(SEED_BYTES) for _ in range(shells + 2))
+
+
 def _share_in_field(share: bytes) -> bytes | None:
     """The share, or ``None``: passing on what is no share would make this client the suspect."""
     try:
@@ -344,14 +390,13 @@ def _share_in_field(share: bytes) -> bytes | None:
 class _Secrets:
     """The three seeds of one client in one session and the keys derived from them."""
 
-    def __init__(self, params: Params, me: ClientId, entropy: Entropy) -> None:
-        self.mask_seed = entropy.token(SEED_BYTES)  # s_i, Shamir-shared
-        # b_i, Shamir-shared; one for each shell that the client holds
-        self.self_seeds = tuple(entropy.token(SEED_BYTES) for _ in range(params.tier(me)))
-        channel_seed = entropy.token(SEED_BYTES)  # c_i, never shared
+    def __init__(self, params: Params, me: ClientId, seeds: tuple[bytes, ...]) -> None:
+        # s_i and b_i, one of these for each shell that the client holds, are Shamir-shared; c_i never is
+        self.mask_seed, *self_seeds, self.channel_seed = seeds
+        self.self_seeds = tuple(self_seeds)
         self.mask_private: PrivateKey
         self.mask_private, mask_public = masking.mask_key_pair(params, me, self.mask_seed)
-        self.channel_private, channel_public = masking.channel_key_pair(params, me, channel_seed)
+        self.channel_private, channel_public = masking.channel_key_pair(params, me, self.channel_seed)
         commitments = (
             masking.self_commitment(params, me, seed, shell) for shell, seed in enumerate(self.self_seeds, start=1)
         )

@@ -11,19 +11,18 @@ oracle's; two parties can never be shown two announcements. SPEC: protocols/ckks
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.threshold.messages import Confirm, Kind
 from securefl.ckks.threshold.wide import DEGREE, LIMBS, Limbs
 from securefl.errors import AuthenticationError, FaultyServerError
 from securefl.primitives.kdf import Label, tuple_hash
 from securefl.primitives.prg import KEY_BYTES, Keystream
-from securefl.types import ClientId
+from securefl.types import SERVER, ClientId, PartyId
 from securefl.wire import Buffer
 
 __all__ = ["FINGERPRINT_BYTES", "Announcement", "Fingerprint"]
@@ -80,9 +79,9 @@ class Announcement:
     """
 
     def __init__(self, attempt: bytes, kind: Kind, body: Buffer, limbs: Iterable[Limbs]) -> None:
-        self._kind = bytes([kind])
+        self._kind = int(kind)
         self._attempt = attempt
-        self._digest = tuple_hash(Label.THRESHOLD_ANNOUNCED, attempt, self._kind, hashlib.sha256(body).digest())
+        self._digest = tuple_hash(Label.THRESHOLD_ANNOUNCED, attempt, bytes([kind]), hashlib.sha256(body).digest())
         self._challenge = tuple_hash(Label.THRESHOLD_CHALLENGE, self._digest)
         self._expected = self._of(limbs)
 
@@ -92,22 +91,21 @@ class Announcement:
             fingerprint.add(polynomial)
         return fingerprint.value()
 
-    def _signed(self, client: ClientId, fingerprint: bytes) -> bytes:
-        return tuple_hash(
-            Label.THRESHOLD_CONFIRM, self._attempt, self._kind, self._digest, client.to_bytes(4, "big"), fingerprint
-        )
+    def _message(self, client: ClientId, fingerprint: bytes) -> tuple[bytes, int, ClientId, PartyId, bytes, bytes]:
+        """What is signed, as :class:`Identity` and :class:`Directory` take it."""
+        return self._attempt, self._kind, client, SERVER, self._digest, fingerprint
 
-    def confirm(self, me: ClientId, key: Ed25519PrivateKey, limbs: Iterable[Limbs]) -> Confirm:
+    def confirm(self, me: ClientId, identity: Identity, limbs: Iterable[Limbs]) -> Confirm:
         """This party's confirmation: of the polynomials ``limbs`` that it sent."""
         first, second = self._of(limbs)
         fingerprint = first.to_bytes(8, "big") + second.to_bytes(8, "big")
-        return Confirm(fingerprint, key.sign(self._signed(me, fingerprint)))
+        return Confirm(fingerprint, identity.sign(*self._message(me, fingerprint)))
 
-    def verify_one(self, client: ClientId, key: bytes, confirm: Confirm) -> None:
+    def verify_one(self, client: ClientId, directory: Directory, confirm: Confirm) -> None:
         """Raises :class:`AuthenticationError` unless ``client`` signed for this very announcement."""
         try:
-            Ed25519PublicKey.from_public_bytes(key).verify(confirm.signature, self._signed(client, confirm.fingerprint))
-        except (InvalidSignature, ValueError):
+            directory.verify(confirm.signature, *self._message(client, confirm.fingerprint))
+        except AuthenticationError:
             raise AuthenticationError(
                 f"client {client} did not sign for this announcement: it was shown another one, or is not who it says"
             ) from None
@@ -119,8 +117,8 @@ class Announcement:
             if given % _P != self._expected[form]:
                 raise FaultyServerError("the announced sum is not the sum of what the parties sent")
 
-    def verify(self, keys: Mapping[ClientId, bytes], confirms: Sequence[Confirm]) -> None:
-        """All of it, for the confirmations of the parties ``keys`` in their order."""
-        for (client, key), confirm in zip(keys.items(), confirms, strict=True):
-            self.verify_one(client, key, confirm)
+    def verify(self, parties: Sequence[ClientId], directory: Directory, confirms: Sequence[Confirm]) -> None:
+        """All of it, for the confirmations of ``parties`` in their order."""
+        for client, confirm in zip(parties, confirms, strict=True):
+            self.verify_one(client, directory, confirm)
         self.verify_sum(confirms)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.threshold import wide
 from securefl.ckks.threshold.check import Announcement
 from securefl.ckks.threshold.key import PartyKey, encrypt
@@ -25,7 +25,7 @@ from securefl.ckks.threshold.messages import (
     read_polynomial,
     write_polynomial,
 )
-from securefl.ckks.threshold.params import PROTOCOL, ThresholdParams
+from securefl.ckks.threshold.params import PROTOCOL, ThresholdParams, require_keys
 from securefl.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -80,10 +80,9 @@ CLIENT_TRANSITIONS: TransitionTable = {
 class ThresholdClient(Machine):
     """One party in one session: :meth:`start`, then :meth:`provide` and :meth:`receive` until it is finished.
 
-    ``minimum_survivors``: this party's own least number of parties, from local configuration; default: the threshold.
-    ``identities``: the Ed25519 public keys of all clients, pinned out of band, and ``signing_key``: this client's
-    private key. With them a server cannot substitute a key or a ciphertext. Without, fresh keys are relayed by the
-    server, and inputs are protected against a server that follows the protocol. ``entropy``: replaced only by tests.
+    ``identity``: what this client signs with. ``directory``: the public keys of all clients, from a source that it
+    trusts for them and that is not the server. ``minimum_survivors``: its own least number of parties, from local
+    configuration; default: the threshold. ``entropy``: replaced only by tests.
 
     It gives at most one decryption share in its life. Raises :class:`ConfigurationError` for what cannot work.
     """
@@ -95,10 +94,10 @@ class ThresholdClient(Machine):
         self,
         params: ThresholdParams,
         me: ClientId,
+        identity: Identity,
+        directory: Directory,
         *,
         minimum_survivors: int | None = None,
-        identities: Mapping[ClientId, bytes] | None = None,
-        signing_key: Ed25519PrivateKey | None = None,
         entropy: Entropy | None = None,
     ) -> None:
         super().__init__()
@@ -110,21 +109,12 @@ class ThresholdClient(Machine):
                 f"minimum_survivors must be {params.threshold} (the threshold) to {len(params.clients)}, "
                 f"got {self._minimum}"
             )
-        if (identities is None) != (signing_key is None):
-            raise ConfigurationError(
-                "identities and signing_key go together: pin everyone's key and sign with one's own"
-            )
-        if identities is not None and signing_key is not None:
-            missing = [client for client in params.clients if client not in identities]
-            if missing or identities[me] != signing_key.public_key().public_bytes_raw():
-                raise ConfigurationError(
-                    f"identities must name every invited client (missing: {missing}) and hold one's own public key"
-                )
-        self._params, self._me, self._identities = params, me, identities
+        require_keys(params, directory)
+        if directory.keys[me] != identity.public:
+            raise ConfigurationError(f"the directory holds another public key of client {me} than its own")
+        self._params, self._me = params, me
+        self._identity, self._directory = identity, directory
         self._entropy: Entropy = SystemEntropy() if entropy is None else entropy
-        self._signing = (
-            Ed25519PrivateKey.from_private_bytes(self._entropy.token(32)) if signing_key is None else signing_key
-        )
         self._plaintext: wide.Words | None = None
         self._attempt, self._clients = 0, params.clients
         self._context = b""
@@ -132,7 +122,7 @@ class ThresholdClient(Machine):
         self._seed = b""
         self._key: PartyKey | None = None
         self._joint: wide.Image | None = None
-        self._parties: dict[ClientId, bytes] = {}
+        self._parties: tuple[ClientId, ...] = ()
         self._announced: Announcement | None = None
         self._sent = b""  # own c1 polynomials, for the fingerprint
         self._sum: Sum | None = None
@@ -212,33 +202,24 @@ class ThresholdClient(Machine):
         self._seen = {}
         self._seed = self._entropy.token(32)
         self._key = PartyKey(self._seed, self._context)
-        verify_key = self._signing.public_key().public_bytes_raw()
-        return self._send(Kind.KEY_SHARE, KeyShare(verify_key, wide.words_of(self._key.public)).encode())
+        return self._signed(Kind.KEY_SHARE, KeyShare(wide.words_of(self._key.public)).encode())
 
     def _take_key(self, message: JointKey, body: memoryview) -> Sequence[Event]:
-        parties, key = message.verify_keys, self._held()
-        if parties.get(self._me) != self._signing.public_key().public_bytes_raw():
-            raise FaultyServerError("the joint key does not carry this client's own key")
-        if not parties.keys() <= set(self._clients):
-            raise FaultyServerError("the joint key names a client that is not in this attempt")
-        if len(set(parties.values())) != len(parties):
-            raise FaultyServerError("two parties have the same key: someone stands in for another client")
-        if self._identities is not None:
-            for client, found in parties.items():
-                if found != self._identities[client]:
-                    raise AuthenticationError(f"the key of client {client} is not the pinned one")
+        parties, key = message.parties, self._held()
+        if self._me not in parties or not set(parties) <= set(self._clients):
+            raise FaultyServerError("the joint key leaves this client out, or names one that is not in this attempt")
         self._enough(len(parties), "gave key shares")
-        self._parties = dict(sorted(parties.items()))
+        self._parties = parties
         sums = message.sums.astype(np.int64)
         self._announced = Announcement(self._context, Kind.JOINT_KEY, body, [sums])
-        confirm = self._announced.confirm(self._me, self._signing, [key.public])
+        confirm = self._announced.confirm(self._me, self._identity, [key.public])
         self._joint = wide.image(wide.carry(sums))
         return [self._send(Kind.CONFIRM_KEY, confirm.encode())]
 
     def _take_confirmations(self, message: Confirmed) -> Sequence[Event]:
         if self._announced is None:  # pragma: no cover - the table leads here only after an announcement
             raise LocalProtocolError("nothing was announced")
-        self._announced.verify(self._parties, message.items)
+        self._announced.verify(self._parties, self._directory, message.items)
         self._announced = None
         if self.state is State.FINISHED:
             return self._open()
@@ -259,7 +240,7 @@ class ThresholdClient(Machine):
             c1.append(write_polynomial(words))
         self._sent = b"".join(c1)
         self._joint = None
-        return [self._send(Kind.INPUT, c0.view(np.uint8).reshape(-1).data, self._sent)]
+        return [self._signed(Kind.INPUT, c0.view(np.uint8).reshape(-1).data, self._sent)]
 
     def _own(self) -> Iterator[wide.Limbs]:
         for at in range(0, len(self._sent), POLYNOMIAL_BYTES):
@@ -267,7 +248,7 @@ class ThresholdClient(Machine):
 
     def _take_sum(self, message: Sum, body: memoryview) -> Sequence[Event]:
         announced = Announcement(self._context, Kind.SUM, body, (part.astype(np.int64) for part in message.sums))
-        confirm = announced.confirm(self._me, self._signing, self._own())
+        confirm = announced.confirm(self._me, self._identity, self._own())
         self._announced, self._sum, self._sent = announced, message, b""
         return [self._send(Kind.CONFIRM_SUM, confirm.encode())]
 
@@ -278,18 +259,18 @@ class ThresholdClient(Machine):
             raise LocalProtocolError("there is no sum")
         share = Share(key.open_once(announced.sums, self._params))
         self._drop_secrets()
-        return [self._send(Kind.SHARE, share.encode()), Completed()]
+        return [self._signed(Kind.SHARE, share.encode()), Completed()]
 
     # ---- the rest -------------------------------------------------------------------------------------------
 
     def _restart(self, message: Restart) -> Sequence[Event]:
         """Begin again without those who are gone: nothing was opened, and nothing of the old attempt ever will be."""
         left = set(message.clients)
-        if self._me not in left or not left < self._parties.keys():
+        if self._me not in left or not left < set(self._parties):
             raise FaultyServerError("a restart must drop parties of the attempt, and not this one")
         self._enough(len(left), "are left")
         self._held().forget()
-        self._announced, self._joint, self._sum, self._sent, self._parties = None, None, None, b"", {}
+        self._announced, self._joint, self._sum, self._sent, self._parties = None, None, None, b"", ()
         self._attempt += 1
         self._clients = message.clients
         return [self._begin()]
@@ -314,6 +295,9 @@ class ThresholdClient(Machine):
             self._key.forget()
         self._key = self._plaintext = self._joint = self._sum = self._announced = None
         self._seed = self._sent = b""
+
+    def _signed(self, kind: Kind, *parts: Buffer) -> Send:
+        return self._send(kind, *parts, self._identity.sign(self._context, kind, self._me, SERVER, *parts))
 
     def _send(self, kind: Kind, *parts: Buffer) -> Send:
         return Send(SERVER, seal_frame(PROTOCOL, kind, self._context, self._me, SERVER, *parts))

@@ -1,7 +1,8 @@
 """The messages of the n-of-n sum. SPEC: protocols/ckks-sum/THRESHOLD.md §7.
 
 Numbers are big-endian; vectors are planes of little-endian words, as on the other wires of this package. All lengths
-follow from the parameters, so that a size is checked before a byte is read; residues have no invalid values.
+follow from the parameters, so that a size is checked before a byte is read; residues have no invalid values. The
+client's signature stands behind the bodies of KEY_SHARE, INPUT and SHARE, and is checked before they are decoded.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from securefl.ckks.identity import SIGNATURE_BYTES
 from securefl.ckks.threshold.params import SHARE_BYTES, ThresholdParams
 from securefl.ckks.threshold.wide import COEFFICIENT_BYTES, DEGREE, LIMBS, Words
 from securefl.errors import DecodeError
@@ -36,7 +38,6 @@ __all__ = [
 
 POLYNOMIAL_BYTES: Final = COEFFICIENT_BYTES * DEGREE
 SUM_BYTES: Final = 4 * LIMBS * DEGREE
-VERIFY_KEY_BYTES: Final = 32
 
 LimbSums = NDArray[np.uint32]
 
@@ -78,6 +79,13 @@ def read_polynomial(body: Buffer) -> Words:
     return words
 
 
+def _listed(clients: tuple[ClientId, ...]) -> bytes:
+    writer = Writer().u32(len(clients))
+    for client in clients:
+        writer.u32(client)
+    return writer.done()
+
+
 def _clients(reader: Reader, params: ThresholdParams) -> tuple[ClientId, ...]:
     count = reader.count(limit=len(params.clients), item_bytes=4)
     ids = tuple(PartyId(reader.u32()) for _ in range(count))
@@ -88,48 +96,38 @@ def _clients(reader: Reader, params: ThresholdParams) -> tuple[ClientId, ...]:
 
 @dataclass(frozen=True, slots=True)
 class KeyShare:
-    """Client → server. 32 + 26 N bytes: the key that the client signs with, and b_i = −a·s_i + e_i. SPEC §7.1."""
+    """Client → server. 26 N bytes: b_i = −a·s_i + e_i. SPEC §7.1."""
 
-    verify_key: bytes
     words: Words = field(repr=False)
 
-    LENGTH: ClassVar[int] = VERIFY_KEY_BYTES + POLYNOMIAL_BYTES
-
     def encode(self) -> bytes:
-        return self.verify_key + write_polynomial(self.words)
+        return write_polynomial(self.words)
 
     @classmethod
     def decode(cls, body: Buffer) -> KeyShare:
-        view = _exactly(body, cls.LENGTH, "a key share")
-        return cls(bytes(view[:VERIFY_KEY_BYTES]), read_polynomial(view[VERIFY_KEY_BYTES:]))
+        return cls(read_polynomial(_exactly(body, POLYNOMIAL_BYTES, "a key share")))
 
 
 @dataclass(frozen=True, slots=True)
 class JointKey:
-    """Server → every party. 4 + 36 m + 32 N bytes: the parties with their keys, Σ b_i limb by limb. SPEC §7.2."""
+    """Server → every party. 4 + 4 m + 32 N bytes: the m parties, and Σ b_i limb by limb. SPEC §7.2."""
 
-    verify_keys: dict[ClientId, bytes]
+    parties: tuple[ClientId, ...]
     sums: LimbSums = field(repr=False)
 
     @staticmethod
     def limit(params: ThresholdParams) -> int:
-        return 4 + (4 + VERIFY_KEY_BYTES) * len(params.clients) + SUM_BYTES
+        return 4 + 4 * len(params.clients) + SUM_BYTES
 
     def encode(self) -> bytes:
-        writer = Writer().u32(len(self.verify_keys))
-        for client in sorted(self.verify_keys):
-            writer.u32(client)
-        for client in sorted(self.verify_keys):
-            writer.raw(self.verify_keys[client], VERIFY_KEY_BYTES)
-        return writer.done() + self.sums.astype("<u4", copy=False).tobytes()
+        return _listed(self.parties) + self.sums.astype("<u4", copy=False).tobytes()
 
     @classmethod
     def decode(cls, body: Buffer, params: ThresholdParams) -> JointKey:
         reader = Reader(body)
-        ids = _clients(reader, params)
-        keys = {client: bytes(reader.raw(VERIFY_KEY_BYTES)) for client in ids}
+        parties = _clients(reader, params)
         sums = np.frombuffer(_exactly(reader.raw(reader.remaining), SUM_BYTES, "a joint key"), dtype="<u4")
-        return cls(keys, sums.reshape(LIMBS, DEGREE))
+        return cls(parties, sums.reshape(LIMBS, DEGREE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +236,7 @@ class Restart:
         return 4 + 4 * len(params.clients)
 
     def encode(self) -> bytes:
-        writer = Writer().u32(len(self.clients))
-        for client in self.clients:
-            writer.u32(client)
-        return writer.done()
+        return _listed(self.clients)
 
     @classmethod
     def decode(cls, body: Buffer, params: ThresholdParams) -> Restart:
@@ -286,9 +281,9 @@ def client_limits(params: ThresholdParams) -> dict[int, int]:
 def server_limits(params: ThresholdParams) -> dict[int, int]:
     """The largest body, in bytes, of every kind that the server takes."""
     return {
-        Kind.KEY_SHARE: KeyShare.LENGTH,
+        Kind.KEY_SHARE: POLYNOMIAL_BYTES + SIGNATURE_BYTES,
         Kind.CONFIRM_KEY: Confirm.LENGTH,
-        Kind.INPUT: Input.length(params),
+        Kind.INPUT: Input.length(params) + SIGNATURE_BYTES,
         Kind.CONFIRM_SUM: Confirm.LENGTH,
-        Kind.SHARE: Share.length(params),
+        Kind.SHARE: Share.length(params) + SIGNATURE_BYTES,
     }

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from securefl.ckks.identity import Directory
 from securefl.ckks.ring import NOISE_LIMIT
 from securefl.ckks.threshold.digits import PLAIN_BITS, Run, read, write
 from securefl.ckks.threshold.wide import COEFFICIENT_BYTES, DEGREE, DROPPED_BITS, Words
@@ -32,6 +33,7 @@ __all__ = [
     "SECURITY",
     "SHARE_BYTES",
     "ThresholdParams",
+    "require_keys",
 ]
 
 #: This protocol's number in the envelope.
@@ -98,6 +100,8 @@ class ThresholdParams:
     @classmethod
     def of(cls, context: RoundContext, statistical_bits: int = DEFAULT_STATISTICAL_BITS) -> ThresholdParams:
         """The parameters of one round of the pipeline. Raises :class:`ConfigurationError` as the constructor does."""
+        if context.shells is not None:
+            raise ConfigurationError("the threshold key model has no shells: use protect = masked for tiers")
         return cls(
             clients=context.clients,
             dimension=context.dimension,
@@ -263,3 +267,10 @@ class ThresholdParams:
     @cached_property
     def _clients(self) -> frozenset[ClientId]:
         return frozenset(self.clients)
+
+
+def require_keys(params: ThresholdParams, directory: Directory) -> None:
+    """Raises :class:`ConfigurationError` unless the directory has a key of every client, all different."""
+    missing = [client for client in params.clients if client not in directory.keys]
+    if missing or len({directory.keys[client] for client in params.clients}) != len(params.clients):
+        raise ConfigurationError(f"the directory needs one public key per invited client; without: {missing}")

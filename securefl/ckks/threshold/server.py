@@ -10,6 +10,7 @@ from enum import Enum, auto
 
 import numpy as np
 
+from securefl.ckks.identity import SIGNATURE_BYTES, Directory
 from securefl.ckks.threshold import wide
 from securefl.ckks.threshold.check import Announcement
 from securefl.ckks.threshold.messages import (
@@ -27,9 +28,8 @@ from securefl.ckks.threshold.messages import (
     read_polynomial,
     server_limits,
 )
-from securefl.ckks.threshold.params import PROTOCOL, ThresholdParams
+from securefl.ckks.threshold.params import PROTOCOL, ThresholdParams, require_keys
 from securefl.errors import (
-    AuthenticationError,
     DecodeError,
     FaultyClientError,
     FaultyServerError,
@@ -84,21 +84,23 @@ class ThresholdServer(Machine):
     Every party of a joint key must stay until its sum is open. Who misses an exchange before any share was asked for is
     dropped and the others begin again under fresh keys (a ``RESTART`` message, within the session). Who misses the last
     exchange ends the session in :class:`TooFewClientsError`: shares are out, so that the same inputs must not be summed
-    again without that party (its late share would then reveal it). One object serves one session.
+    again without that party (its late share would then reveal it). ``directory``: the public keys of all clients. One
+    object serves one session.
     """
 
     TRANSITIONS = SERVER_TRANSITIONS
     INITIAL = State.NEW
 
-    def __init__(self, params: ThresholdParams) -> None:
+    def __init__(self, params: ThresholdParams, directory: Directory) -> None:
         super().__init__()
+        require_keys(params, directory)
+        self._directory = directory
         self._params = params
         self._attempt, self._clients = 0, params.clients
         self._context = params.attempt_hash(0, params.clients)
         self._expected: set[ClientId] = set()
         self._answered: set[ClientId] = set()
         self._seen: dict[tuple[ClientId, Kind], bytes] = {}
-        self._verify_keys: dict[ClientId, bytes] = {}
         self._confirms: dict[ClientId, Confirm] = {}
         self._announced: Announcement | None = None
         self._key_sum: LimbSums
@@ -125,9 +127,10 @@ class ThresholdServer(Machine):
     def receive(self, frame: Buffer) -> Sequence[Event]:
         """Take one frame from a party; answers come from :meth:`close_round`.
 
-        Raises :class:`DecodeError` for bytes that are not a message of the present attempt, :class:`FaultyClientError`
-        for one that breaks the protocol, and :class:`ProtocolError` for one outside its exchange; either way nothing
-        changes and the session goes on. A repeated frame is ignored.
+        Raises :class:`DecodeError` for bytes that are not a message of the present attempt,
+        :class:`~securefl.errors.AuthenticationError` for a signature that is not the sender's,
+        :class:`FaultyClientError` for what breaks the protocol, and :class:`ProtocolError` for a message outside its
+        exchange; either way nothing changes and the session goes on. A repeated frame is ignored.
         """
         envelope = open_frame(
             frame, protocol=PROTOCOL, context=self._context, recipient=SERVER, limits=server_limits(self._params)
@@ -141,10 +144,7 @@ class ThresholdServer(Machine):
             raise ProtocolError(f"{kind.name} from client {sender} came outside its exchange (now {self._state.name})")
         if sender in self._answered:
             raise FaultyClientError(f"client {sender} sent two different {kind.name} messages", [sender])
-        try:
-            self._take(kind, envelope)
-        except AuthenticationError as error:
-            raise FaultyClientError(str(error), [sender]) from None
+        self._take(kind, envelope)
         self._answered.add(sender)
         self._seen[sender, kind] = envelope.checksum
         return ()
@@ -184,31 +184,30 @@ class ThresholdServer(Machine):
     # ---- taking messages ------------------------------------------------------------------------------------
 
     def _take(self, kind: Kind, envelope: Envelope) -> None:
-        params, sender, body = self._params, envelope.sender, envelope.body
+        params, sender = self._params, envelope.sender
+        if kind in (Kind.CONFIRM_KEY, Kind.CONFIRM_SUM):
+            confirm = Confirm.decode(envelope.body)
+            if self._announced is not None:
+                self._announced.verify_one(sender, self._directory, confirm)
+            self._confirms[sender] = confirm
+            return
+        body, signature = envelope.body[:-SIGNATURE_BYTES], envelope.body[-SIGNATURE_BYTES:]
+        self._directory.verify(signature, self._context, kind, sender, SERVER, body)
         if kind is Kind.KEY_SHARE:
-            share = KeyShare.decode(body)
-            if share.verify_key in self._verify_keys.values():
-                raise FaultyClientError(f"client {sender} gave a key that another party has", [sender])
-            self._verify_keys[sender] = share.verify_key
-            self._key_sum += wide.limbs_of(share.words).astype(np.uint32)
+            self._key_sum += wide.limbs_of(KeyShare.decode(body).words).astype(np.uint32)
         elif kind is Kind.INPUT:
             given = Input.decode(body, params)
             wide.add_words(self._c0, given.c0)
             for total, polynomial in zip(self._c1, given.c1, strict=True):
                 total += wide.limbs_of(read_polynomial(polynomial)).astype(np.uint32)
-        elif kind is Kind.SHARE:
-            wide.add_words(self._c0, Share.decode(body, params).words)
         else:
-            confirm = Confirm.decode(body)
-            if self._announced is not None:
-                self._announced.verify_one(sender, self._verify_keys[sender], confirm)
-            self._confirms[sender] = confirm
+            wide.add_words(self._c0, Share.decode(body, params).words)
 
     # ---- closing exchanges ----------------------------------------------------------------------------------
 
     def _announce_key(self) -> Sequence[Event]:
         self._advance("close")
-        body = JointKey(self._verify_keys, self._key_sum).encode()
+        body = JointKey(tuple(sorted(self._answered)), self._key_sum).encode()
         return self._announce(Kind.JOINT_KEY, body, self._key_sum[np.newaxis])
 
     def _confirm_key(self) -> Sequence[Event]:
@@ -285,7 +284,7 @@ class ThresholdServer(Machine):
         return [*notices, Aborted(error, getattr(error, "clients", ()))]
 
     def _forget(self) -> None:
-        self._verify_keys, self._confirms, self._announced = {}, {}, None
+        self._confirms, self._announced = {}, None
         self._key_sum = np.zeros((wide.LIMBS, wide.DEGREE), dtype=np.uint32)
         self._c0 = np.zeros((2, 0), dtype=np.uint64)
         self._c1 = np.zeros((0, wide.LIMBS, wide.DEGREE), dtype=np.uint32)

@@ -12,6 +12,7 @@ from securefl.errors import MissingExtraError
 try:
     from securefl.fl.config.compression import CompressionConfig
     from securefl.fl.config.document import Config, load, parse
+    from securefl.fl.config.personalization import PersonalizationConfig
     from securefl.fl.config.privacy import PrivacyConfig
     from securefl.fl.config.protection import ProtectionConfig
     from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
@@ -26,6 +27,7 @@ __all__ = [
     "DataConfig",
     "FaultsConfig",
     "ModelConfig",
+    "PersonalizationConfig",
     "PrivacyConfig",
     "ProtectionConfig",
     "TrainingConfig",

@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 
 from securefl.errors import ConfigurationError
 from securefl.fl.config.compression import CompressionConfig
+from securefl.fl.config.personalization import PersonalizationConfig
 from securefl.fl.config.privacy import PrivacyConfig
 from securefl.fl.config.protection import ProtectionConfig
 from securefl.fl.config.section import Section
@@ -22,7 +23,7 @@ from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, T
 __all__ = ["Config", "load", "parse"]
 
 #: Sections of the design that come with a later version.
-_LATER_SECTIONS: Final = ("personalization", "tiers", "split")
+_LATER_SECTIONS: Final = ("tiers", "split")
 
 
 def _without_default_chain(values: object) -> object:
@@ -44,6 +45,7 @@ class Config(Section):
     compression: CompressionConfig = CompressionConfig()
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig | None = None
+    personalization: PersonalizationConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -85,6 +87,13 @@ class Config(Section):
                 raise ValueError("scaffold sends twice the values, which noise is not sized for: not with [privacy]")
         if chosen.algorithm == "scaffold" and "pruned" in self.compression.chain:
             raise ValueError("scaffold needs every weight's control variate, which pruned takes away: one of them")
+        if self.personalization is not None and self.personalization.method == "fedper":
+            if chosen.algorithm == "scaffold":
+                raise ValueError("fedper keeps the last layer, which scaffold would correct: one of them")
+            if self.privacy is not None:
+                raise ValueError("fedper sends fewer values than [privacy] sizes its noise for: one of them")
+            if "pruned" in self.compression.chain:
+                raise ValueError("fedper keeps the last layer, which pruned takes weights from: one of them")
         return self
 
     def digest(self) -> str:
@@ -168,7 +177,7 @@ def _sentence(problem: Any) -> str:
 
 
 def _unknown(section: str, key: str | None = None) -> str:
-    every = Config(privacy=PrivacyConfig())
+    every = Config(privacy=PrivacyConfig(), personalization=PersonalizationConfig())
     keys = {name: list(type(getattr(every, name)).model_fields) for name in Config.model_fields}
     if key is None:
         home = [name for name, known in keys.items() if section in known]

@@ -1,12 +1,11 @@
 """Whole sessions, dropouts in every exchange, and what a party refuses."""
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.threshold import ThresholdClient, ThresholdParams, ThresholdServer, ThresholdSum
 from securefl.ckks.threshold.messages import Kind, Sum
 from securefl.ckks.threshold.params import PROTOCOL
@@ -21,7 +20,7 @@ from securefl.errors import (
     SecureFLError,
     TooFewClientsError,
 )
-from securefl.machine import Event, NeedInput, RoundContext, Segment, Send, SumResult
+from securefl.machine import Event, NeedInput, RoundContext, Segment, Send, Shells, SumResult
 from securefl.transport.memory import Faults, run_session
 from securefl.wire import HEADER_BYTES, seal_frame
 
@@ -29,6 +28,9 @@ IDS = (2, 3, 7)
 DIMENSION = 40
 CONTEXT = RoundContext(b"s", 3, IDS, DIMENSION, 1000, 2, bytes(32))
 INPUTS = {i: np.random.default_rng(i).integers(0, 1001, DIMENSION).astype(np.uint64) for i in IDS}
+
+IDENTITIES = {i: Identity(bytes([i]) * 32) for i in IDS}
+DIRECTORY = Directory({i: identity.public for i, identity in IDENTITIES.items()})
 
 
 def expected(*clients: int) -> np.ndarray:
@@ -40,8 +42,11 @@ class Table:
 
     def __init__(self, **options: object) -> None:
         self.params = ThresholdParams.of(CONTEXT)
-        self.clients = {i: ThresholdClient(self.params, i, **options) for i in IDS}  # type: ignore[arg-type]
-        self.server = ThresholdServer(self.params)
+        self.clients = {
+            i: ThresholdClient(self.params, i, IDENTITIES[i], DIRECTORY, **options)  # type: ignore[arg-type]
+            for i in IDS
+        }
+        self.server = ThresholdServer(self.params, DIRECTORY)
         self.server.start()
         self.to_server = [e.frame for i in IDS for e in self.clients[i].start() if isinstance(e, Send)]
         self.to_clients: dict[int, bytes] = {}
@@ -86,7 +91,7 @@ def test_the_sum_is_exact() -> None:
     assert np.array_equal(result.values, expected(*IDS))
     assert result.survivors == IDS
     assert not outcome.failures
-    assert outcome.vector_bytes[2] == ThresholdParams.of(CONTEXT).input_bytes + 72
+    assert outcome.vector_bytes[2] == ThresholdParams.of(CONTEXT).input_bytes + 64 + 72
 
 
 def test_segments_and_frames_in_any_order() -> None:
@@ -178,6 +183,32 @@ def _tampered(frame: bytes, at: int = -1) -> bytes:
     return seal_frame(frame[0], frame[2], frame[24:56], sender, recipient, bytes(body))
 
 
+def signed(like: bytes, sender: int, body: bytes) -> bytes:
+    """A frame of a client that signs what is not right."""
+    signature = IDENTITIES[sender].sign(like[24:56], like[2], sender, 0, body)
+    return seal_frame(PROTOCOL, like[2], like[24:56], sender, 0, body, signature)
+
+
+@pytest.mark.parametrize("kind", [Kind.KEY_SHARE, Kind.INPUT, Kind.SHARE])
+@pytest.mark.parametrize("at", [0, -64 - 1, -1])
+def test_what_the_sender_did_not_sign_is_not_taken(kind: Kind, at: int) -> None:
+    table = Table()
+    if kind is not Kind.KEY_SHARE:
+        table.until(Kind(kind - 1))
+        table.answer()
+    before = vars(table.server).copy()
+    with pytest.raises(AuthenticationError, match="nothing was decoded"):
+        table.server.receive(_tampered(table.to_server[0], at))
+    assert vars(table.server) == before or all(
+        np.array_equal(before[name], value) for name, value in vars(table.server).items()
+    )
+    other = bytearray(table.to_server[0][:-16])
+    other[7] = 3  # the frame of client 2 in the name of client 3
+    forged = seal_frame(PROTOCOL, kind, bytes(other[24:56]), 3, 0, bytes(other[HEADER_BYTES:]))
+    with pytest.raises(AuthenticationError):
+        table.server.receive(forged)
+
+
 @pytest.mark.parametrize("kind", [Kind.JOINT_KEY, Kind.SUM])
 def test_a_false_announcement_to_all_is_found_by_its_fingerprint(kind: Kind) -> None:
     table = Table()
@@ -215,9 +246,8 @@ def test_a_false_confirmation_drops_its_sender(kind: Kind, at: int) -> None:
     table.until(Kind(kind - 1))
     table.answer()
     table.to_server[1] = _tampered(table.to_server[1], at)
-    with pytest.raises(FaultyClientError) as caught:
+    with pytest.raises(AuthenticationError, match="client 3"):
         table.close()
-    assert caught.value.clients == (3,)
     del table.to_server[:2]
     table.close()
     assert set(table.to_clients) == {2, 7}
@@ -229,8 +259,7 @@ def test_a_false_share_is_an_error_and_never_a_number() -> None:
     table.until(Kind.SUM_CONFIRMED)
     table.answer()
     share = bytes(table.to_server[0])
-    zeros = bytes(len(share) - HEADER_BYTES - 16)
-    table.to_server[0] = seal_frame(PROTOCOL, Kind.SHARE, share[24:56], 2, 0, zeros)
+    table.to_server[0] = signed(share, 2, bytes(len(share) - HEADER_BYTES - 16 - 64))
     events = table.close()
     assert isinstance(events[-1].reason, FaultyClientError)  # type: ignore[union-attr]
 
@@ -240,9 +269,9 @@ def test_a_false_ciphertext_is_an_error_and_never_a_number() -> None:
     table.until(Kind.KEY_CONFIRMED)
     table.answer()
     given = bytes(table.to_server[0])
-    body = given[HEADER_BYTES:-16]
-    half = len(body) - 26 * 8192  # c0, then c1: here the c1 of nobody
-    table.to_server[0] = seal_frame(PROTOCOL, Kind.INPUT, given[24:56], 2, 0, body[:half] + bytes(26 * 8192))
+    body = given[HEADER_BYTES : -16 - 64]
+    half = len(body) - 26 * 8192  # c0, then c1
+    table.to_server[0] = signed(given, 2, bytes(half) + body[half:])
     reason: object = None
     while table.to_server:
         events = table.exchange()
@@ -250,53 +279,28 @@ def test_a_false_ciphertext_is_an_error_and_never_a_number() -> None:
     assert isinstance(reason, FaultyClientError)
 
 
-def _identities() -> tuple[dict[int, Ed25519PrivateKey], dict[int, bytes]]:
-    keys = {i: Ed25519PrivateKey.generate() for i in IDS}
-    return keys, {i: key.public_key().public_bytes_raw() for i, key in keys.items()}
-
-
-def test_pinned_identities_sum_too_and_refuse_others() -> None:
-    keys, pinned = _identities()
-    good = ThresholdSum(identities=pinned, signing_keys=keys)
-    assert np.array_equal(run_session(good, CONTEXT, lambda i: INPUTS[i]).unwrap().values, expected(*IDS))
-    params = ThresholdParams.of(CONTEXT)
-    other = {**keys, 7: Ed25519PrivateKey.generate()}  # the server put a client of its own in the place of 7
-    theirs = {**pinned, 7: other[7].public_key().public_bytes_raw()}
-    clients = {
-        i: ThresholdClient(params, i, identities=theirs if i == 7 else pinned, signing_key=other[i]) for i in IDS
-    }
-    server = ThresholdServer(params)
-    server.start()
-    for i in IDS:
-        server.receive(clients[i].start()[0].frame)  # type: ignore[union-attr]
-    for event in server.close_round():
-        if event.to != 7:  # type: ignore[union-attr]
-            with pytest.raises(AuthenticationError, match="client 7 is not the pinned one"):
-                clients[event.to].receive(event.frame)  # type: ignore[union-attr]
-
-
 @pytest.mark.parametrize(
-    "options",
+    ("identity", "directory", "sentence"),
     [
-        lambda keys, pinned: {"identities": pinned},
-        lambda keys, pinned: {"signing_key": keys[2]},
-        lambda keys, pinned: {"identities": pinned, "signing_key": keys[3]},
-        lambda keys, pinned: {"identities": {2: pinned[2]}, "signing_key": keys[2]},
-        lambda keys, pinned: {"minimum_survivors": 1},
+        (IDENTITIES[3], DIRECTORY, "another public key of client 2"),
+        (IDENTITIES[2], Directory({2: IDENTITIES[2].public}), r"without: \[3, 7\]"),
+        (IDENTITIES[2], Directory(dict.fromkeys(IDS, IDENTITIES[2].public)), "one public key per invited client"),
     ],
 )
-def test_half_an_identity_is_refused(options: Callable[..., dict[str, object]]) -> None:
-    with pytest.raises(ConfigurationError):
-        ThresholdClient(ThresholdParams.of(CONTEXT), 2, **options(*_identities()))  # type: ignore[arg-type]
+def test_a_directory_that_does_not_fit_is_refused(identity: Identity, directory: Directory, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        ThresholdClient(ThresholdParams.of(CONTEXT), 2, identity, directory)
 
 
-def test_a_copied_key_is_refused() -> None:
-    table = Table()
-    own = bytes(table.to_server[0])
-    copied = seal_frame(PROTOCOL, Kind.KEY_SHARE, own[24:56], 3, 0, own[HEADER_BYTES:-16])
-    table.server.receive(own)
-    with pytest.raises(FaultyClientError, match="a key that another party has"):
-        table.server.receive(copied)
+def test_a_floor_below_the_threshold_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="minimum_survivors"):
+        Table(minimum_survivors=1)
+
+
+def test_tiers_are_refused() -> None:
+    context = RoundContext(b"s", 3, IDS, DIMENSION, 1000, 2, bytes(32), shells=Shells((40,), (1, 1, 1), 2))
+    with pytest.raises(ConfigurationError, match="no shells"):
+        ThresholdSum().server(context)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""Frames and tensors in Flower's records. Vectors travel as ArrayRecords, which Flower cuts into chunks."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from securefl.encoding.fingerprint import model_hash
+from securefl.encoding.layout import Layout, TensorSpec
+from securefl.errors import DecodeError, InvalidInputError
+from securefl.primitives.kdf import Label, tuple_hash
+from securefl.types import Tensors
+from securefl.wire import Buffer
+
+__all__ = [
+    "FRAMES",
+    "KEY",
+    "arguments_hash",
+    "arrays_hash",
+    "content_bytes",
+    "floating",
+    "frames_of",
+    "layout_of",
+    "put_frames",
+    "tensors_of",
+]
+
+#: The record that makes a message one of ours, and the one that carries frames.
+KEY: Final = "securefl"
+FRAMES: Final = "securefl.frames"
+MAX_FRAMES: Final = 64
+
+
+def put_frames(content: RecordDict, frames: Sequence[Buffer]) -> None:
+    """Add ``frames`` to ``content``, in order; nothing when there are none."""
+    if frames:
+        arrays = {str(at): Array(np.frombuffer(frame, dtype=np.uint8)) for at, frame in enumerate(frames)}
+        content[FRAMES] = ArrayRecord(arrays)
+
+
+def frames_of(content: RecordDict) -> list[Buffer]:
+    """The frames in ``content``. Raises :class:`DecodeError` for a record that holds anything else."""
+    record = content.array_records.get(FRAMES)
+    if record is None:
+        return []
+    if len(record) > MAX_FRAMES or set(record) != set(map(str, range(len(record)))):
+        raise DecodeError("the frames of a message are not numbered from 0")
+    frames: list[Buffer] = []
+    for at in range(len(record)):
+        try:
+            array = record[str(at)].numpy()
+        except (ValueError, TypeError, EOFError, OSError) as error:
+            raise DecodeError(f"a frame cannot be read: {error}") from None
+        if array.dtype != np.uint8 or array.ndim != 1:
+            raise DecodeError("a frame is an array of bytes")
+        frames.append(array.data)
+    return frames
+
+
+def content_bytes(content: RecordDict) -> int:
+    """What a message's content weighs: the arrays' data and the other records as Flower serializes them."""
+    arrays = sum(len(array.data) for record in content.array_records.values() for array in record.values())
+    others = [*content.config_records.values(), *content.metric_records.values()]
+    return arrays + sum(len(record.deflate()) for record in others)
+
+
+def tensors_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Name → array, in the record's order. Raises :class:`DecodeError` for arrays that are none."""
+    try:
+        return {name: array.numpy() for name, array in record.items()}
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise DecodeError(f"an array cannot be read: {error}") from None
+
+
+def floating(tensors: Mapping[str, NDArray[Any]], keep: Sequence[str]) -> Tensors:
+    """The tensors that are summed: all but ``keep``, by name, so that both sides have them in one order.
+
+    Raises :class:`InvalidInputError` for tensors that are not of floats and not kept.
+    """
+    summed: Tensors = {}
+    for name in sorted(tensors):
+        if name in keep:
+            continue
+        if tensors[name].dtype.name not in ("float16", "float32", "float64"):
+            raise InvalidInputError(
+                f"the tensor {name!r} is of {tensors[name].dtype}, whose mean is not meant: name it in "
+                "SecureGrid(keep=…), and every party keeps the global model's"
+            )
+        summed[name] = tensors[name]
+    return summed
+
+
+def layout_of(tensors: Tensors) -> tuple[TensorSpec, ...]:
+    """The specs of tensors to be summed."""
+    return Layout.of(tensors).tensors
+
+
+def arrays_hash(tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """32 bytes over the whole model, whatever order it came in."""
+    return model_hash({name: tensors[name] for name in sorted(tensors)})
+
+
+def arguments_hash(records: Mapping[str, ConfigRecord]) -> bytes:
+    """32 bytes over the configuration that the clients train with."""
+    fields: list[bytes] = []
+    for key in sorted(records):
+        fields.append(key.encode())
+        for name in sorted(records[key]):
+            value = records[key][name]
+            items = value if isinstance(value, list) else [value]
+            fields += [name.encode(), type(value).__name__.encode(), str(len(items)).encode(), *map(_bytes, items)]
+    return tuple_hash(Label.INVITATION, b"arguments", *fields)
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, float):
+        return b"f" + struct.pack(">d", value)
+    if isinstance(value, bytes):
+        return b"b" + value
+    return f"{type(value).__name__[0]}{value}".encode()

@@ -1,0 +1,111 @@
+"""What a ServerApp asks of its protected sums, and the invitations that follow from it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from securefl.encoding.layout import TensorSpec
+from securefl.errors import ConfigurationError, TooFewClientsError
+from securefl.integrations.invitation import Invitation, NoiseTerms
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keyword arguments of :class:`~securefl.integrations.flower.grid.SecureGrid` that shape a sum.
+
+    ``protect``: "masked", or "plain" to compare with. ``value_bits``, ``clip_range``: the grid; values of an update
+    beyond ±clip_range are cut. ``clip_norm``: ℓ2 bound on a whole update; 0: none. ``max_weight``: largest weight
+    (number of examples) of a client. ``threshold``: least number of survivors, a count or a fraction of the cohort;
+    never less than a majority. ``suite``: key encapsulation. ``metrics``, ``evaluate_metrics``: name → bound of the
+    metrics that are summed with the update, and of those that an evaluation sums; others do not leave the clients.
+    ``keep``: tensors that are not summed: the global model's stay. ``groups``: how many sums a round has; the strategy
+    then works on the groups' means, and the server learns each of them.
+    """
+
+    protect: str = "masked"
+    value_bits: int = 16
+    clip_range: float = 1.0
+    clip_norm: float = 0.0
+    max_weight: int = 1024
+    threshold: float | int = 0.6
+    suite: str = "mlkem768-x25519"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    evaluate_metrics: Mapping[str, float] = field(default_factory=dict)
+    keep: Sequence[str] = ()
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.groups, bool) or not isinstance(self.groups, int) or self.groups < 1:
+            raise ConfigurationError(f"groups must be a whole number of at least 1, got {self.groups!r}")
+        fraction = isinstance(self.threshold, float) and 0 < self.threshold <= 1
+        count = type(self.threshold) is int and self.threshold >= 2
+        if not fraction and not count:
+            raise ConfigurationError(
+                f"threshold must be a fraction in (0, 1] or a count of at least 2, got {self.threshold!r}"
+            )
+        for where in (self.metrics, self.evaluate_metrics):
+            for name, bound in where.items():
+                if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not 0 < bound < math.inf:
+                    raise ConfigurationError(
+                        f"the bound of the metric {name!r} must be a number above 0, got {bound!r}"
+                    )
+        if not 0 <= self.clip_norm < math.inf:
+            raise ConfigurationError(f"clip_norm must be a finite number of at least 0, got {self.clip_norm!r}")
+
+    def threshold_for(self, clients: int) -> int:
+        """The threshold of a cohort: a majority at least."""
+        wanted = self.threshold if isinstance(self.threshold, int) else Fraction(str(self.threshold)) * clients
+        return max(math.ceil(wanted), clients // 2 + 1, 2)
+
+    def invitation(
+        self,
+        kind: str,
+        session: bytes,
+        round: int,
+        clients: int,
+        *,
+        weight_key: str,
+        layout: tuple[TensorSpec, ...],
+        model_hash: bytes,
+        arguments_hash: bytes,
+        noise: NoiseTerms | None = None,
+    ) -> Invitation:
+        """One sum's. Raises :class:`TooFewClientsError` when the cohort is below the threshold."""
+        threshold = self.threshold_for(clients)
+        if noise is not None:
+            threshold = max(threshold, noise.minimum_survivors)
+        if threshold > clients or clients < 2:
+            raise TooFewClientsError(f"{clients} clients are there; the threshold is {threshold}")
+        metrics = self.metrics if kind == "train" else self.evaluate_metrics
+        return Invitation(
+            kind=kind,
+            protect=self.protect,
+            suite=self.suite,
+            session=session,
+            round=round,
+            clients=clients,
+            threshold=threshold,
+            value_bits=self.value_bits,
+            clip_range=float(self.clip_range),
+            clip_norm=float(self.clip_norm),
+            max_weight=self.max_weight,
+            weight_key=weight_key,
+            layout=layout if kind == "train" else (),
+            metrics=tuple((name, float(metrics[name])) for name in sorted(metrics)),
+            model_hash=model_hash,
+            arguments_hash=arguments_hash,
+            noise=noise,
+        )
+
+    def split(self, nodes: Sequence[int]) -> list[list[int]]:
+        """The nodes of each sum, dealt at random; one sum of all of them unless there are ``groups``."""
+        if self.groups == 1:
+            return [sorted(nodes)]
+        shuffled = sorted(nodes, key=lambda _: os.urandom(16))
+        return [sorted(shuffled[at :: self.groups]) for at in range(self.groups)]

@@ -1,0 +1,188 @@
+"""What the server proposes for one sum, in one encoding: every client of the sum is bound to the same bytes.
+
+The invitation's hash goes into the round context, hence into every key and frame: clients that were told different
+things (another threshold, clip range, model, list of metrics …) hold masks that do not cancel, and frames that the
+others refuse. Nothing in it is trusted: a client holds it against its own
+:class:`~securefl.integrations.policy.Policy`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from securefl.encoding.layout import Layout, TensorSpec
+from securefl.errors import DecodeError
+from securefl.primitives.kdf import Label, tuple_hash
+from securefl.types import ClientId, PartyId
+from securefl.wire import Buffer, Reader, Writer
+
+__all__ = ["METRICS", "Invitation", "NoiseTerms"]
+
+VERSION: Final = 1
+#: The name under which metrics stand beside the model's tensors.
+METRICS: Final = "securefl.metrics"
+MAX_TENSORS: Final = 2**16
+MAX_RANK: Final = 32
+MAX_NAME: Final = 2**12
+MAX_INVITATION_BYTES: Final = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseTerms:
+    """Distributed noise: each client's share of it, for user-level differential privacy of the sum.
+
+    The sum over ``minimum_survivors`` clients, less ``colluders`` of them, has noise of ``noise_multiplier`` times
+    ``clip_norm``. ``population``: most clients in a round.
+    """
+
+    clip_norm: float
+    noise_multiplier: float
+    population: int
+    minimum_survivors: int
+    colluders: int
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """One sum. ``clients``: how many are invited; their ids are 1 … clients.
+
+    ``kind``: "train" or "evaluate". ``session``: 1 to 64 bytes naming run and group; ``round``: counts the sums of
+    this session. ``layout``: the tensors of an update that are summed, in order. ``metrics``: (name, bound): summed
+    with them, each clipped to ±bound. ``weight_key``: the metric that is the client's weight. ``max_weight``: largest
+    weight. ``model_hash``: of all tensors the clients get; ``arguments_hash``: of the configuration they train with.
+    """
+
+    kind: str
+    protect: str
+    suite: str
+    session: bytes
+    round: int
+    clients: int
+    threshold: int
+    value_bits: int
+    clip_range: float
+    clip_norm: float
+    max_weight: int
+    weight_key: str
+    layout: tuple[TensorSpec, ...]
+    metrics: tuple[tuple[str, float], ...]
+    model_hash: bytes
+    arguments_hash: bytes
+    noise: NoiseTerms | None = None
+
+    @property
+    def ids(self) -> tuple[ClientId, ...]:
+        """The clients' ids, ascending."""
+        return tuple(PartyId(i) for i in range(1, self.clients + 1))
+
+    @property
+    def summed(self) -> Layout:
+        """Everything that is summed: the update's tensors, then the metrics as one more."""
+        extra = (TensorSpec(METRICS, (len(self.metrics),), "float64"),) if self.metrics else ()
+        return Layout((*self.layout, *extra))
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes over everything."""
+        return tuple_hash(Label.INVITATION, self.encode())
+
+    def encode(self) -> bytes:
+        """The one encoding."""
+        writer = Writer().u8(VERSION)
+        for text in (self.kind, self.protect, self.suite, self.weight_key):
+            writer.blob(text.encode())
+        writer.blob(self.session).u32(self.round).u32(self.clients).u32(self.threshold).u8(self.value_bits)
+        writer.u64(_bits(self.clip_range)).u64(_bits(self.clip_norm)).u64(self.max_weight)
+        writer.u32(len(self.layout))
+        for spec in self.layout:
+            writer.blob(spec.name.encode()).blob(spec.dtype.encode()).u32(len(spec.shape))
+            for length in spec.shape:
+                writer.u64(length)
+        writer.u32(len(self.metrics))
+        for name, bound in self.metrics:
+            writer.blob(name.encode()).u64(_bits(bound))
+        writer.raw(self.model_hash, 32).raw(self.arguments_hash, 32).u8(self.noise is not None)
+        if self.noise is not None:
+            writer.u64(_bits(self.noise.clip_norm)).u64(_bits(self.noise.noise_multiplier))
+            writer.u32(self.noise.population).u32(self.noise.minimum_survivors).u32(self.noise.colluders)
+        return writer.done()
+
+    @classmethod
+    def decode(cls, data: Buffer) -> Invitation:
+        """Raises :class:`DecodeError` for anything but the encoding of an invitation."""
+        if memoryview(data).nbytes > MAX_INVITATION_BYTES:
+            raise DecodeError(f"an invitation of more than {MAX_INVITATION_BYTES} bytes")
+        reader = Reader(data)
+        version = reader.u8()
+        if version != VERSION:
+            raise DecodeError(f"an invitation of version {version}; this is version {VERSION}")
+        kind, protect, suite, weight_key = (_text(reader) for _ in range(4))
+        session, round, clients, threshold = bytes(reader.blob(limit=64)), reader.u32(), reader.u32(), reader.u32()
+        value_bits, clip_range, clip_norm, max_weight = reader.u8(), _float(reader), _float(reader), reader.u64()
+        layout = tuple(_spec(reader) for _ in range(reader.count(limit=MAX_TENSORS, item_bytes=12)))
+        count = reader.count(limit=MAX_TENSORS, item_bytes=12)
+        metrics = tuple((_text(reader), _float(reader)) for _ in range(count))
+        hashes = bytes(reader.raw(32)), bytes(reader.raw(32))
+        flag = reader.u8()
+        if flag > 1:
+            raise DecodeError(f"{flag} is no flag")
+        noise = None
+        if flag:
+            noise = NoiseTerms(_float(reader), _float(reader), reader.u32(), reader.u32(), reader.u32())
+        reader.end()
+        invitation = cls(
+            kind,
+            protect,
+            suite,
+            session,
+            round,
+            clients,
+            threshold,
+            value_bits,
+            clip_range,
+            clip_norm,
+            max_weight,
+            weight_key,
+            layout,
+            metrics,
+            *hashes,
+            noise,
+        )
+        names = [spec.name for spec in layout] + [METRICS]
+        labels = [name for name, _ in metrics]
+        if len(set(names)) < len(names) or len(set(labels)) < len(labels):
+            raise DecodeError("an invitation names a tensor or a metric twice")
+        if not invitation.summed.tensors:
+            raise DecodeError("an invitation to sum nothing")
+        return invitation
+
+
+def _bits(value: float) -> int:
+    return int.from_bytes(struct.pack(">d", value), "big")
+
+
+def _float(reader: Reader) -> float:
+    (value,) = struct.unpack(">d", reader.raw(8))
+    if not math.isfinite(value):
+        raise DecodeError("an invitation holds a number that is not finite")
+    return float(value)
+
+
+def _text(reader: Reader) -> str:
+    try:
+        return bytes(reader.blob(limit=MAX_NAME)).decode()
+    except UnicodeDecodeError:
+        raise DecodeError("a name in an invitation is not UTF-8") from None
+
+
+def _spec(reader: Reader) -> TensorSpec:
+    name, dtype = _text(reader), _text(reader)
+    if dtype not in ("float16", "float32", "float64"):
+        raise DecodeError(f"tensor {name!r} is of {dtype!r}, which is not summed")
+    shape = tuple(reader.u64() for _ in range(reader.count(limit=MAX_RANK, item_bytes=8)))
+    if math.prod(shape) >= 2**40:
+        raise DecodeError(f"tensor {name!r} has {math.prod(shape)} values")
+    return TensorSpec(name, shape, dtype)

@@ -1,0 +1,405 @@
+"""SecureMod and SecureGrid under Flower's own strategies, every message through Flower's own serialization.
+
+The grid below hands each message to a fresh ClientApp, as a SuperNode does, and keeps only the context's records.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr", reason="flwr is not installed: python3 dev.py integrations")
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.mod import fixedclipping_mod
+from flwr.serverapp import Grid, strategy
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.task_identity import TaskIdentity
+
+from securefl.errors import ConfigurationError
+from securefl.integrations.flower import Policy, SecureGrid, SecureMod
+from securefl.integrations.flower.records import content_bytes
+
+RUN = 77
+SHAPES = {"w": (40, 5), "b": (5,)}
+START = {name: np.full(shape, 0.25, dtype=np.float32) for name, shape in SHAPES.items()}
+
+
+def carried(message: Message) -> Message:
+    """The message as it arrives: through Flower's objects and back."""
+    message.metadata.__dict__["_message_id"] = message.object_id
+    contents = {identity: thing.deflate() for identity, thing in get_all_nested_objects(message).items()}
+    arrived = inflate_object_from_contents(message.object_id, contents)
+    arrived.metadata.__dict__["_message_id"] = message.object_id
+    return arrived
+
+
+def update_of(node: int, round: int) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng([node, round])
+    return {name: draw.uniform(-0.2, 0.2, shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def weight_of(node: int) -> int:
+    return 10 * node
+
+
+def make_app(mods: list[Any]) -> ClientApp:
+    app = ClientApp(mods=mods)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        given = {name: array.numpy() for name, array in message.content["arrays"].items()}
+        delta = update_of(context.node_id, int(message.content["config"]["server-round"]))
+        after = {name: given[name] + delta[name] if name in delta else given[name] for name in given}
+        metrics = MetricRecord({"num-examples": weight_of(context.node_id), "loss": 1.0 / context.node_id, "own": 1.0})
+        secret = ConfigRecord({"private": "of this client"})
+        content = RecordDict({"arrays": ArrayRecord(_arrays(after)), "metrics": metrics, "other": secret})
+        return Message(content, reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        metrics = MetricRecord({"num-examples": weight_of(context.node_id), "accuracy": context.node_id / 100})
+        return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+    return app
+
+
+def _arrays(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    from flwr.app import Array
+
+    return {name: Array(value) for name, value in tensors.items()}
+
+
+class LoopbackGrid(Grid):
+    """``dies``: node → it answers that many messages of each round and then no more in that round."""
+
+    def __init__(
+        self, nodes: int, dies: dict[int, int] | None = None, node_config: dict[str, Any] | None = None
+    ) -> None:
+        self.nodes = list(range(1, nodes + 1))
+        self.dies = dies or {}
+        self.contexts = {n: Context(RUN, n, node_config or {}, RecordDict(), {}, 5) for n in self.nodes}
+        self.mods: Callable[[], list[Any]] = lambda: [SecureMod()]
+        self.answered = dict.fromkeys(self.nodes, 0)
+        self.waiting: dict[str, Message] = {}
+        self.pushed: list[Message] = []
+        self.replies: list[Message] = []
+        self.tamper: Callable[[Message], None] = lambda message: None
+
+    def set_run(self, run: Any) -> None: ...
+    @property
+    def run(self) -> Any: ...
+    def create_message(self, *arguments: Any, **named: Any) -> Message:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self.nodes
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        identities = []
+        for message in messages:
+            node = message.metadata.dst_node_id
+            self.tamper(message)
+            arrived = carried(message)
+            identity = arrived.metadata.message_id
+            identities.append(identity)
+            self.pushed.append(message)
+            if "invitation" in dict(arrived.content.config_records.get("securefl", {})):
+                self.answered[node] = 0
+            if self.answered[node] >= self.dies.get(node, 99):
+                continue
+            self.answered[node] += 1
+            TaskIdentity.node_id = node
+            try:
+                reply = make_app(self.mods())(arrived, self.contexts[node])
+            except Exception as error:  # noqa: BLE001 - what flwr's runtime does
+                reply = Message(Error(2, repr(error)), reply_to=arrived)
+            TaskIdentity.node_id = 0
+            self.waiting[identity] = reply if reply.has_error() else carried(reply)
+        return identities
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        found = [self.waiting.pop(identity) for identity in message_ids if identity in self.waiting]
+        self.replies += found
+        return found
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        return self.pull_messages(self.push_messages(messages))
+
+
+@pytest.fixture(autouse=True)
+def _identity() -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN, 0, 1
+
+
+def secured(grid: LoopbackGrid, **settings: Any) -> SecureGrid:
+    given = {"step_seconds": 0.2, "train_seconds": 0.2, "poll_seconds": 0.01, "suite": "x25519", "max_weight": 128}
+    return SecureGrid(grid, **{**given, "clip_range": 0.5, "value_bits": 24, **settings})
+
+
+def run(grid: Grid, with_strategy: Any = None, rounds: int = 2, **named: Any) -> Any:
+    chosen = with_strategy or strategy.FedAvg(fraction_evaluate=0.0)
+    return chosen.start(grid=grid, initial_arrays=ArrayRecord(_arrays(START)), num_rounds=rounds, **named)
+
+
+def expected(nodes: Iterable[int], rounds: int = 2) -> dict[str, np.ndarray]:
+    model = {name: value.astype(np.float64) for name, value in START.items()}
+    total = sum(map(weight_of, nodes))
+    for round in range(1, rounds + 1):
+        for name, value in model.items():
+            model[name] = value + sum(weight_of(n) * update_of(n, round)[name] for n in nodes) / total
+    return model
+
+
+def close(result: Any, wanted: dict[str, np.ndarray], bound: float = 2e-6) -> None:
+    for name, value in wanted.items():
+        assert np.abs(result.arrays[name].numpy() - value).max() < bound
+
+
+def texts_on_the_way(grid: LoopbackGrid) -> str:
+    return "".join(str(dict(reply.content)) for reply in grid.replies if reply.has_content())
+
+
+def test_the_exact_weighted_mean_and_nothing_per_client() -> None:
+    loopback = LoopbackGrid(5)
+    grid = secured(loopback, metrics={"loss": 2.0})
+    result = run(grid)
+    close(result, expected(range(1, 6)))
+    wanted = sum(weight_of(n) / n for n in range(1, 6)) / sum(map(weight_of, range(1, 6)))
+    assert result.train_metrics_clientapp[2]["loss"] == pytest.approx(wanted, abs=1e-6)
+    for report in grid.reports:
+        assert (report.survivors, report.exchanges, report.failed) == ((1, 2, 3, 4, 5), 4, None)
+        assert report.total_weight == sum(map(weight_of, range(1, 6)))
+    for reply in loopback.replies:
+        assert not reply.content.metric_records
+        assert set(reply.content) <= {"securefl", "securefl.frames"}
+        assert set(reply.content["securefl"]) == {"frames"}
+    assert "private" not in texts_on_the_way(loopback)
+    for context in loopback.contexts.values():
+        assert set(context.state["securefl"]) == {"run", "round"}  # the session's secrets are gone
+
+
+def test_the_sum_has_the_integers_of_the_plain_sum() -> None:
+    plain = LoopbackGrid(5)
+    plain.mods = lambda: [SecureMod(Policy(allow_plain=True))]
+    unprotected = secured(plain, protect="plain", metrics={"loss": 2.0})
+    close(run(unprotected), expected(range(1, 6)))
+    assert [report.exchanges for report in unprotected.reports] == [1, 1]
+
+
+@pytest.mark.parametrize("answers", [0, 1, 2, 3])
+def test_clients_die_at_each_step_and_the_run_goes_on(answers: int) -> None:
+    loopback = LoopbackGrid(6, dies={2: answers, 5: answers})
+    grid = secured(loopback, threshold=4)
+    result = run(grid)
+    counted = range(1, 7) if answers == 3 else (1, 3, 4, 6)  # a vector that arrived is in the sum
+    close(result, expected(counted))
+    for report in grid.reports:
+        assert report.survivors == tuple(counted)
+        assert set(report.dropped) == set(range(1, 7)) - set(counted)
+        assert report.seconds < 2
+
+
+@pytest.mark.parametrize("answers", [0, 1, 2, 3])
+def test_below_the_threshold_is_a_named_error_and_the_next_round_works(answers: int) -> None:
+    loopback = LoopbackGrid(6, dies={2: answers, 4: answers, 5: answers})
+    grid = secured(loopback, threshold=4)
+
+    def revive(round: int, arrays: Any) -> None:
+        if round == 1:
+            loopback.dies = {}
+
+    result = run(grid, evaluate_fn=revive)
+    assert "TooFewClientsError" in grid.reports[0].failed
+    assert grid.reports[1].failed is None
+    model = {name: START[name] + (expected(range(1, 7), 2)[name] - expected(range(1, 7), 1)[name]) for name in START}
+    close(result, model)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        lambda: strategy.FedAvg(fraction_evaluate=0.0),
+        lambda: strategy.FedAdam(fraction_evaluate=0.0),
+        lambda: strategy.FedAdagrad(fraction_evaluate=0.0),
+        lambda: strategy.FedYogi(fraction_evaluate=0.0),
+        lambda: strategy.FedAvgM(fraction_evaluate=0.0, server_momentum=0.9),
+        lambda: strategy.FedProx(fraction_evaluate=0.0, proximal_mu=0.1),
+        lambda: strategy.DifferentialPrivacyClientSideFixedClipping(
+            strategy.FedAvg(fraction_evaluate=0.0), 1e-12, 10.0, 5
+        ),
+    ],
+    ids=["FedAvg", "FedAdam", "FedAdagrad", "FedYogi", "FedAvgM", "FedProx", "ClientSideFixedClipping"],
+)
+def test_strategies_give_what_they_give_without_protection(chosen: Callable[[], Any]) -> None:
+    clipping = isinstance(chosen(), strategy.DifferentialPrivacyClientSideFixedClipping)
+    bare = LoopbackGrid(5)
+    bare.mods = lambda: [fixedclipping_mod] if clipping else []
+    masked = LoopbackGrid(5)
+    masked.mods = lambda: [SecureMod(), fixedclipping_mod] if clipping else [SecureMod()]
+    wanted = run(bare, chosen(), rounds=3)
+    found = run(secured(masked), chosen(), rounds=3)
+    # adaptive steps divide by roots of the update: a little more of the grid's error shows
+    close(
+        found, {name: array.numpy() for name, array in wanted.arrays.items()}, 1e-3 if "Ad" in str(chosen()) else 1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["Krum", "MultiKrum", "Bulyan", "QFedAvg", "FedMedian", "FedTrimmedAvg", "FedXgbBagging"]
+)
+def test_strategies_that_need_individual_updates_are_refused(name: str) -> None:
+    named: dict[str, Any] = {"num_malicious_nodes": 0} if name in {"Krum", "MultiKrum", "Bulyan"} else {}
+    named |= {"client_learning_rate": 0.1} if name == "QFedAvg" else {}
+    loopback = LoopbackGrid(5)
+    one_array = ArrayRecord(_arrays({"w": START["w"]}))
+    with pytest.raises(ConfigurationError, match=name):
+        getattr(strategy, name)(fraction_evaluate=0.0, **named).start(secured(loopback), one_array, 1)
+    assert not loopback.pushed
+
+
+def test_a_wrapped_strategy_is_looked_into() -> None:
+    inner = strategy.Krum(fraction_evaluate=0.0, num_malicious_nodes=1)
+    wrapped = strategy.DifferentialPrivacyClientSideFixedClipping(inner, 1.0, 1.0, 5)
+    with pytest.raises(ConfigurationError, match="Krum"):
+        run(secured(LoopbackGrid(5)), wrapped)
+
+
+def test_the_median_of_the_means_of_groups() -> None:
+    loopback = LoopbackGrid(9)
+    grid = secured(loopback, groups=3)
+    result = run(grid, strategy.FedMedian(fraction_evaluate=0.0), rounds=1)
+    groups = [report.survivors for report in grid.reports]
+    assert sorted(sum(groups, ())) == list(range(1, 10))
+    assert [len(group) for group in groups] == [3, 3, 3]
+    means = [expected(group, 1) for group in groups]
+    close(result, {name: np.median([mean[name] for mean in means], axis=0) for name in START})
+
+
+def test_evaluation_is_summed_or_refused() -> None:
+    grid = secured(LoopbackGrid(5), evaluate_metrics={"accuracy": 1.0})
+    result = run(grid, strategy.FedAvg(), rounds=1)
+    weights = {n: weight_of(n) for n in range(1, 6)}
+    wanted = sum(weights[n] * n / 100 for n in weights) / sum(weights.values())
+    assert result.evaluate_metrics_clientapp[1]["accuracy"] == pytest.approx(wanted, abs=1e-6)
+    assert [report.kind for report in grid.reports] == ["train", "evaluate"]
+    with pytest.raises(ConfigurationError, match="in the clear"):
+        run(secured(LoopbackGrid(5)), strategy.FedAvg(), rounds=1)
+
+
+def errors_of(grid: LoopbackGrid) -> set[str]:
+    return {str(reply.error.reason) for reply in grid.replies if reply.has_error()}
+
+
+def test_a_client_gives_nothing_to_a_server_without_protection() -> None:
+    loopback = LoopbackGrid(5)
+    run(loopback, strategy.FedAvg(), rounds=1)
+    assert len(errors_of(loopback)) == 2
+    assert all("without protection" in error for error in errors_of(loopback))
+    open_handed = LoopbackGrid(5)
+    open_handed.mods = lambda: [SecureMod(Policy(allow_unprotected_evaluate=True))]
+    run(open_handed, strategy.FedAvg(), rounds=1)
+    assert len(errors_of(open_handed)) == 1
+
+
+@pytest.mark.parametrize(
+    ("node_config", "settings", "says"),
+    [
+        ({"securefl-minimum-clients": 6}, {}, "5 clients are invited"),
+        ({"securefl-minimum-threshold": 5}, {"threshold": 4}, "a threshold of 4"),
+        ({"securefl-minimum-survivors": 7}, {}, "asks for 7"),
+        ({"securefl-minimum-noise": 0.5}, {}, "noise multiplier of 0"),
+        ({"securefl-minimum-client": 6}, {}, "no setting of a policy"),
+        ({"securefl-allow-plain": "yes"}, {}, "true or false"),
+        ({"securefl-policy": "/nowhere.toml"}, {}, "cannot be read"),
+        ({}, {"protect": "plain"}, "unprotected sum"),
+    ],
+)
+def test_floors_come_from_the_node(node_config: dict[str, Any], settings: dict[str, Any], says: str) -> None:
+    loopback = LoopbackGrid(5, node_config=node_config)
+    grid = secured(loopback, **settings)
+    run(grid, rounds=1)
+    assert "TooFewClientsError" in grid.reports[0].failed
+    assert len(loopback.replies) == 5
+    assert all(says in error for error in errors_of(loopback))
+
+
+def test_a_floor_of_survivors_holds_within_the_session() -> None:
+    loopback = LoopbackGrid(5, dies={3: 2}, node_config={"securefl-minimum-survivors": 5})
+    grid = secured(loopback, threshold=3)
+    run(grid, rounds=1)
+    assert "TooFewClientsError" in grid.reports[0].failed
+    assert any("4 clients survived" in error for error in errors_of(loopback))
+
+
+def test_another_model_or_configuration_for_one_client_is_refused_by_it() -> None:
+    for what in ("arrays", "config"):
+        loopback = LoopbackGrid(5)
+
+        def tamper(message: Message, what: str = what) -> None:
+            if message.metadata.dst_node_id == 3 and "arrays" in message.content:
+                if what == "arrays":
+                    other = {**START, "b": START["b"] + np.float32(1e-6)}
+                    message.content["arrays"] = ArrayRecord(_arrays(other))
+                else:
+                    message.content["config"] = ConfigRecord({"server-round": 9})
+
+        loopback.tamper = tamper
+        grid = secured(loopback, threshold=3)
+        result = run(grid, rounds=1)
+        assert grid.reports[0].survivors == (1, 2, 4, 5)
+        assert "AuthenticationError" in grid.reports[0].dropped[3]
+        close(result, expected((1, 2, 4, 5), 1))
+
+
+def test_a_sum_is_not_repeated_with_other_clients() -> None:
+    loopback = LoopbackGrid(5)
+    grid = secured(loopback)
+    run(grid, rounds=2)
+    grid._sums = 0
+    run(grid, rounds=1)
+    assert "TooFewClientsError" in grid.reports[-1].failed
+    assert any("answered already" in error for error in errors_of(loopback))
+
+
+def test_tensors_of_integers_are_kept_or_refused() -> None:
+    start = {**START, "count": np.array(7)}
+    arrays = ArrayRecord(_arrays(start))
+    with pytest.raises(Exception, match=r"count.*keep"):
+        strategy.FedAvg(fraction_evaluate=0.0).start(secured(LoopbackGrid(5)), arrays, 1)
+    grid = secured(LoopbackGrid(5), keep=["count"])
+    result = strategy.FedAvg(fraction_evaluate=0.0).start(grid, ArrayRecord(_arrays(start)), 1)
+    close(result, expected(range(1, 6), 1))
+    assert result.arrays["count"].numpy() == pytest.approx(7)  # FedAvg's own mean of five 7s is not quite 7
+
+
+def test_settings_that_cannot_work_are_refused_at_once() -> None:
+    for bad in ({"groups": 0}, {"threshold": 1}, {"metrics": {"loss": 0.0}}, {"clip_norm": -1.0}, {"colour": "red"}):
+        with pytest.raises(ConfigurationError):
+            secured(LoopbackGrid(5), **bad)
+    for bad in ({"value_bits": 40}, {"protect": "rot13"}, {"suite": "none"}, {"max_weight": 2**30}):
+        with pytest.raises(ConfigurationError):
+            run(secured(LoopbackGrid(5), **bad), rounds=1)
+    with pytest.raises(ConfigurationError, match="query"):
+        secured(LoopbackGrid(5)).send_and_receive([Message(RecordDict(), 1, "query")])
+
+
+def test_bytes_are_less_than_those_of_plain_float32() -> None:
+    global SHAPES, START  # noqa: PLW0603 - a larger model for this one
+    shapes, start = SHAPES, START
+    SHAPES = {"w": (300, 400)}
+    START = {"w": np.zeros((300, 400), dtype=np.float32)}
+    try:
+        bare, masked = LoopbackGrid(8), LoopbackGrid(8)
+        bare.mods = list
+        run(bare, rounds=1)
+        grid = secured(masked, value_bits=16, suite="mlkem768-x25519")
+        run(grid, rounds=1)
+    finally:
+        SHAPES, START = shapes, start
+    plain = sum(content_bytes(reply.content) for reply in bare.replies)
+    assert grid.reports[0].reply_bytes == sum(content_bytes(reply.content) for reply in masked.replies)
+    assert grid.reports[0].reply_bytes < 0.75 * plain

@@ -1,0 +1,103 @@
+"""Invitations: one encoding, strict decoding, and a digest that every field moves."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from securefl.encoding.layout import TensorSpec
+from securefl.errors import DecodeError
+from securefl.integrations.invitation import METRICS, Invitation, NoiseTerms
+
+PLAIN = Invitation(
+    kind="train",
+    protect="masked",
+    suite="x25519",
+    session=b"run",
+    round=3,
+    clients=5,
+    threshold=3,
+    value_bits=16,
+    clip_range=0.5,
+    clip_norm=0.0,
+    max_weight=128,
+    weight_key="num-examples",
+    layout=(TensorSpec("w", (3, 4), "float32"), TensorSpec("b", (), "float64")),
+    metrics=(("loss", 10.0),),
+    model_hash=bytes(range(32)),
+    arguments_hash=bytes(32),
+)
+NOISY = replace(PLAIN, metrics=(), noise=NoiseTerms(1.0, 0.7, 100, 60, 3))
+
+
+@pytest.mark.parametrize("invitation", [PLAIN, NOISY, replace(PLAIN, layout=()), replace(PLAIN, session=b"x" * 64)])
+def test_what_is_encoded_is_decoded(invitation: Invitation) -> None:
+    assert Invitation.decode(invitation.encode()) == invitation
+
+
+def test_the_layout_that_is_summed_ends_in_the_metrics() -> None:
+    assert [spec.name for spec in PLAIN.summed.tensors] == ["w", "b", METRICS]
+    assert PLAIN.summed.dimension == 12 + 1 + 1
+    assert PLAIN.ids == (1, 2, 3, 4, 5)
+
+
+OTHER = {
+    "kind": "evaluate",
+    "protect": "plain",
+    "suite": "mlkem768-x25519",
+    "session": b"another",
+    "round": 4,
+    "clients": 6,
+    "threshold": 4,
+    "value_bits": 17,
+    "clip_range": 0.25,
+    "clip_norm": 1.0,
+    "max_weight": 64,
+    "weight_key": "weight",
+    "layout": (TensorSpec("w", (4, 3), "float32"), TensorSpec("b", (), "float64")),
+    "metrics": (("loss", 5.0),),
+    "model_hash": bytes(32),
+    "arguments_hash": bytes(range(32)),
+    "noise": NoiseTerms(1.0, 0.7, 100, 60, 3),
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Invitation)])
+def test_every_field_moves_the_digest(name: str) -> None:
+    changed = replace(PLAIN, **{name: OTHER[name]})
+    assert changed.digest != PLAIN.digest
+
+
+def test_every_truncation_and_every_leftover_is_refused() -> None:
+    for invitation in (PLAIN, NOISY):
+        data = invitation.encode()
+        for length in range(len(data)):
+            with pytest.raises(DecodeError):
+                Invitation.decode(data[:length])
+        with pytest.raises(DecodeError, match="left over"):
+            Invitation.decode(data + b"\0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"layout": (TensorSpec("w", (1,), "int64"),)}, "not summed"),
+        ({"layout": (TensorSpec("w", (2**21, 2**21), "float32"),)}, "values"),
+        ({"layout": (TensorSpec("w", (1,), "float32"), TensorSpec("w", (1,), "float32"))}, "twice"),
+        ({"layout": (TensorSpec(METRICS, (1,), "float32"),)}, "twice"),
+        ({"metrics": (("loss", 1.0), ("loss", 2.0))}, "twice"),
+        ({"clip_range": float("nan")}, "finite"),
+        ({"layout": (), "metrics": ()}, "sum nothing"),
+        ({"kind": "x" * 5000}, "at most"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict, says: str) -> None:
+    with pytest.raises(DecodeError, match=says):
+        Invitation.decode(replace(PLAIN, **changes).encode())
+
+
+def test_other_versions_and_flags_are_refused() -> None:
+    data = PLAIN.encode()
+    with pytest.raises(DecodeError, match="version 7"):
+        Invitation.decode(b"\x07" + data[1:])
+    with pytest.raises(DecodeError, match="flag"):
+        Invitation.decode(data[:-1] + b"\x02")
