@@ -54,8 +54,8 @@ def narrate_threshold(clients: int, drop: int, dimension: int, *, quiet: bool = 
         console.print(f"key model threshold: {protection.trust}", markup=False)
         console.print(f"{clients} clients, {dimension} values of 16 bits; {SECURITY}", markup=False)
         console.print(
-            f"{params.runs[0].digits} integers per coefficient, {params.ciphertexts} ciphertexts per client; noise of the "
-            f"sum below 2^{params.noise_bound.bit_length()}, flooding 2^{params.flood_bits}: "
+            f"{params.runs[0].digits} integers per coefficient, {params.ciphertexts} ciphertexts per client; noise of "
+            f"the sum below 2^{params.noise_bound.bit_length()}, flooding 2^{params.flood_bits}: "
             f"{params.achieved_bits:.1f} bits of statistical security over all that the key opens",
             markup=False,
         )
