@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from securefl.errors import ConfigurationError
+
 __all__ = ["demo"]
 
 demo = typer.Typer(
@@ -58,7 +60,7 @@ def ckks(
     clients: Annotated[int, typer.Option(help="How many clients.")] = 10,
     drop: Annotated[int, typer.Option(help="How many of them never send their vector.")] = 1,
     values: Annotated[int, typer.Option(help="Values per update.")] = 20_000,
-    key_model: Annotated[str, typer.Option(help="key_holder or shared_key.")] = "key_holder",
+    key_model: Annotated[str, typer.Option(help="key_holder, shared_key or threshold.")] = "key_holder",
     flooding: Annotated[bool, typer.Option("--flooding", help="Drown the noise of the sum before it is read.")] = False,
     attack: Annotated[
         bool, typer.Option("--attack", help="Also try to recover the secret key: on the usual TenSEAL path, and here.")
@@ -69,7 +71,17 @@ def ckks(
 ) -> None:
     """Encrypted sums: who holds which key, the messages with their bytes, and what key recovery gets."""
     from securefl.cli.demo_ckks import narrate
+    from securefl.cli.demo_threshold import narrate_threshold
     from securefl.cli.output import write_json
+    from securefl.fl.protections import THRESHOLD
 
+    if key_model == THRESHOLD:
+        if flooding or attack:
+            raise ConfigurationError(
+                "decryption shares of the threshold key model are always flooded and only integers are released: "
+                "leave out --flooding and --attack"
+            )
+        write_json(narrate_threshold(clients, drop, values, quiet=json == "-"), json)
+        return
     figures = narrate(clients, drop, values, key_model, flooding=flooding, attack=attack, quiet=json == "-")
     write_json(figures, json)

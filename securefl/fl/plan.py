@@ -12,6 +12,8 @@ from securefl.ckks import CKKSSum
 from securefl.ckks import Params as CKKSParams
 from securefl.ckks.identity import SIGNATURE_BYTES
 from securefl.ckks.messages import EncryptedInput, PublicKey
+from securefl.ckks.threshold import ThresholdParams
+from securefl.ckks.threshold.messages import session_bytes
 from securefl.encoding.compressor import Scale
 from securefl.encoding.layout import Layout
 from securefl.encoding.packing import Packing
@@ -106,8 +108,6 @@ def plan(config: Config) -> RunPlan:
         ("shared", partial(_shared_bytes, suite=suite)),
         ("ckks", partial(_ckks_bytes, config=config)),
     )
-    if config.protection.key_model == THRESHOLD:  # its bytes are for the report of a run: attempts may repeat
-        methods = methods[:2]
     for name, sizes in methods:
         try:
             each = [sizes(context) for context in later]
@@ -171,8 +171,10 @@ def _shared_bytes(context: RoundContext, suite: Suite) -> tuple[int, int]:
 
 
 def _ckks_bytes(context: RoundContext, config: Config) -> tuple[int, int]:
-    """As :func:`_masked_bytes`: the ciphertexts up, the key holder's key down; for the key models with one key."""
+    """As :func:`_masked_bytes`: the ciphertexts up, the key holder's key down; or one attempt of threshold."""
     chosen = config.protection
+    if chosen.key_model == THRESHOLD:
+        return session_bytes(ThresholdParams.of(context))
     sets = CKKSSum.default_parameters(chosen.flooding)
     session = CKKSParams.of(context, sets, key_model_named(chosen.key_model), flooded=chosen.flooding)
     up, down = EncryptedInput.length(session), PublicKey.length(session)

@@ -6,6 +6,7 @@ from typing import Final
 
 from securefl.ckks import CKKSSum, KeyModel
 from securefl.ckks.threshold import ThresholdSum
+from securefl.ckks.threshold.protection import TRUST as THRESHOLD_TRUST
 from securefl.errors import ConfigurationError
 from securefl.machine import Protection
 from securefl.mpc.summation import SharedSum
@@ -17,10 +18,6 @@ __all__ = ["THRESHOLD", "key_model_named", "protection_named", "suite_named", "t
 
 #: The key model without any one key: every client holds a share of it.
 THRESHOLD: Final = "threshold"
-_THRESHOLD_TRUST: Final = (
-    "each client holds a share of the key and a sum opens only when all of them help: one client that drops out after "
-    "encrypting fails the round"
-)
 
 
 def suite_named(name: str) -> Suite:
@@ -59,7 +56,7 @@ def trust_of(name: str, key_model: str) -> str | None:
     if name != "ckks":
         return None
     if key_model == THRESHOLD:
-        return _THRESHOLD_TRUST
+        return THRESHOLD_TRUST
     return key_model_named(key_model).trust
 
 

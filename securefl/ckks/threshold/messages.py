@@ -19,7 +19,7 @@ from securefl.ckks.threshold.params import SHARE_BYTES, ThresholdParams
 from securefl.ckks.threshold.wide import COEFFICIENT_BYTES, DEGREE, LIMBS, Words
 from securefl.errors import DecodeError
 from securefl.types import ClientId, PartyId
-from securefl.wire import Buffer, Reader, Writer
+from securefl.wire import OVERHEAD_BYTES, Buffer, Reader, Writer
 
 __all__ = [
     "Abort",
@@ -34,6 +34,7 @@ __all__ = [
     "Sum",
     "client_limits",
     "server_limits",
+    "session_bytes",
 ]
 
 POLYNOMIAL_BYTES: Final = COEFFICIENT_BYTES * DEGREE
@@ -287,3 +288,10 @@ def server_limits(params: ThresholdParams) -> dict[int, int]:
         Kind.CONFIRM_SUM: Confirm.LENGTH,
         Kind.SHARE: Share.length(params) + SIGNATURE_BYTES,
     }
+
+
+def session_bytes(params: ThresholdParams) -> tuple[int, int]:
+    """Bytes of all frames that one client sends, and is sent, in a session that everybody stays in."""
+    up, down = server_limits(params), client_limits(params)
+    taken = (Kind.JOINT_KEY, Kind.KEY_CONFIRMED, Kind.SUM, Kind.SUM_CONFIRMED)
+    return sum(up.values()) + len(up) * OVERHEAD_BYTES, sum(down[kind] for kind in taken) + len(taken) * OVERHEAD_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.threshold.client import ThresholdClient
@@ -12,7 +13,13 @@ from securefl.machine import ClientRole, RoundContext
 from securefl.primitives.entropy import Entropy, SystemEntropy
 from securefl.types import ClientId, PartyId
 
-__all__ = ["ThresholdSum"]
+__all__ = ["TRUST", "ThresholdSum"]
+
+#: The assumption of the key model, in one sentence.
+TRUST: Final = (
+    "every client holds a share of the key and the sum opens only with all of them: a server, and all other clients "
+    "with it, learn nothing but the sum as long as the clients follow the protocol; who leaves costs a new attempt"
+)
 
 
 class ThresholdSum:
@@ -46,10 +53,7 @@ class ThresholdSum:
     @property
     def trust(self) -> str:
         """The assumption of the key model, in one sentence."""
-        return (
-            "every client holds a share of the key and the sum opens only with all of them: a server that follows the "
-            "protocol learns nothing but the sum unless all other clients collude with it"
-        )
+        return TRUST
 
     def params(self, context: RoundContext) -> ThresholdParams:
         """The parameters of a round."""

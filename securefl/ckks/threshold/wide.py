@@ -113,10 +113,12 @@ def ternary_image(ternary: NDArray[np.int8]) -> Image:
 
 def product(a: Image, ternary: Image) -> Limbs:
     """int64[8, N], not yet canonical, magnitudes below 2^38: the product of the two polynomials, exact."""
-    back = scipy.fft.ifft(a * ternary, axis=-1, overwrite_x=True)
-    back *= _UNTWIST
     out = np.empty((LIMBS, DEGREE), dtype=np.int64)
-    out[:, :_HALF], out[:, _HALF:] = np.rint(back.real), np.rint(back.imag)
+    for limb, row in zip(a, out, strict=True):  # limb by limb: what is worked on stays in the cache
+        back = scipy.fft.ifft(limb * ternary, overwrite_x=True)
+        back *= _UNTWIST
+        np.rint(back.real, out=row[:_HALF], casting="unsafe")
+        np.rint(back.imag, out=row[_HALF:], casting="unsafe")
     return out
 
 

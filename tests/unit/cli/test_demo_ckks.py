@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from securefl.cli import app
-from securefl.errors import TooFewClientsError
+from securefl.errors import ConfigurationError, TooFewClientsError
 
 pytest.importorskip("tenseal")
 
@@ -34,6 +34,22 @@ def test_the_attack_is_told_in_figures():
     found = _figures("--drop", "0", "--attack", "--key-model", "shared_key")
     assert [one["recovered"] for one in found["attacks"]] == [True, True, False]
     assert "any single client" in found["trust"]
+
+
+def test_the_threshold_model_is_told_too():
+    found = _figures("--drop", "1", "--key-model", "threshold")
+    assert found["exact"] is True
+    assert found["survivors"] == [1, 2, 3]
+    assert found["statistical_bits"] >= 40
+    frames = {m["message"]: m["frames"] for m in found["messages"]}
+    assert frames["RESTART"] == 3
+    assert (frames["KEY_SHARE"], frames["INPUT"], frames["SHARE"]) == (4 + 3, 3 + 3, 3)
+
+
+@pytest.mark.parametrize("option", ["--flooding", "--attack"])
+def test_options_that_mean_nothing_there_are_refused(option):
+    ran = CliRunner().invoke(app, ["demo", "ckks", "--key-model", "threshold", option])
+    assert isinstance(ran.exception, ConfigurationError)
 
 
 def test_too_many_dropouts_are_the_named_error():
