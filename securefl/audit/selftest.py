@@ -33,6 +33,7 @@ _CHECKS: Final = {
     "secagg": "securefl.audit.checks.secagg",
     "shared": "securefl.audit.checks.shared",
     "shells": "securefl.audit.checks.shells",
+    "mpc": "securefl.audit.checks.mpc",
     "compression": "securefl.audit.checks.compression",
     "dp": "securefl.audit.checks.dp",
 }

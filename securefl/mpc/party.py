@@ -116,8 +116,8 @@ class Party:
         self._streams = {other: _Stream(self.batch_key(other, batch, program)) for other in self._secrets}
 
     @classmethod
-    def recomputing(cls, channel: Channel, keys: Mapping[int, bytes]) -> Party:
-        """The helper of one batch, from the two opened stream keys of that batch (:mod:`securefl.mpc.audit`)."""
+    def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Party:
+        """A party in one batch, from its stream keys by the other party: to recompute an audited batch, or a vector."""
         helper = cls(channel, {}, b"")
         helper._streams = {server: _Stream(key) for server, key in keys.items()}
         return helper
