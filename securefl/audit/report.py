@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +17,7 @@ from securefl.errors import ConfigurationError, MissingExtraError
 from securefl.fl.interfaces import RoundRecord
 from securefl.fl.runner import FinishedRun
 
-__all__ = ["build", "render", "write"]
+__all__ = ["build", "render", "versions", "write"]
 
 _PACKAGES = ("numpy", "cryptography", "pycryptodome", "torch", "scikit-learn")
 
@@ -34,6 +35,7 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "threshold": config.protection.threshold_count(config.data.clients),
         "survivors": [list(record.survivors) for record in records],
         "accuracy": run.result.accuracy,
+        "balanced_accuracy": records[-1].balanced_accuracy,
         "accuracy_per_round": [record.accuracy for record in records],
         "epsilon": None if run.privacy is None else run.privacy.epsilon,
         "delta": None if config.privacy is None else config.privacy.delta,
@@ -55,10 +57,11 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "clipped_fraction": _mean(summed, "clipped_fraction"),
         "personalization": _personal(run),
         "parameters": run.parameters,
+        "tiers": [asdict(tier) for tier in run.tiers],
         "model_hash": run.result.model_hash,
         "seconds": sum(record.seconds for record in records),
         "config": config.model_dump(mode="json"),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -107,7 +110,8 @@ def _mean(records: list[RoundRecord], name: str) -> float | None:
     return fmean(getattr(record, name) or 0 for record in records) if records else None
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of securefl, Python and the packages that figures depend on."""
     found = {"securefl": securefl.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
