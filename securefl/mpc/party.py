@@ -20,6 +20,7 @@ Streams are AES-128-CTR, keyed by HKDF from the secret of a pair, the session an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -53,7 +54,7 @@ class Piece:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def as_bytes(array: Array) -> memoryview:
