@@ -34,6 +34,7 @@ _CHECKS: Final = {
     "shared": "securefl.audit.checks.shared",
     "transport": "securefl.audit.checks.transport",
     "shells": "securefl.audit.checks.shells",
+    "mpc": "securefl.audit.checks.mpc",
     "compression": "securefl.audit.checks.compression",
     "ckks-threshold": "securefl.audit.checks.ckks_threshold",
     "dp": "securefl.audit.checks.dp",

@@ -85,3 +85,19 @@ def ckks(
         return
     figures = narrate(clients, drop, values, key_model, flooding=flooding, attack=attack, quiet=json == "-")
     write_json(figures, json)
+
+
+@demo.command()
+def mpc(
+    images: Annotated[int, typer.Option(help="How many test images are classified.")] = 100,
+    epochs: Annotated[int, typer.Option(help="Training of the model in the clear, beforehand.")] = 10,
+    processes: Annotated[bool, typer.Option(help="Three processes; otherwise three threads.")] = True,
+    json: Annotated[
+        str | None, typer.Option("--json", help="Also write the figures here; - is standard output.")
+    ] = None,
+) -> None:
+    """Private inference on digits: what each party held, in pictures, and the answers."""
+    from securefl.cli.demo_mpc import narrate
+    from securefl.cli.output import write_json
+
+    write_json(narrate(images, epochs, processes=processes, quiet=json == "-"), json)

@@ -66,12 +66,11 @@ class Cost:
 
 
 class SharedTensor:
-    """A tensor that the parties hold. ``fraction``: its binary places."""
+    """A tensor that the parties hold. ``+ - * @`` with another compute on shares."""
 
-    def __init__(self, servers: Servers, number: int, shape: tuple[int, ...] | None, fraction: int | None) -> None:
+    def __init__(self, servers: Servers, number: int) -> None:
         self.servers = servers
         self.number = number
-        self._shape, self._fraction = shape, fraction
         weakref.finalize(self, servers._forget, number)
 
     def reveal(self) -> torch.Tensor:
@@ -84,6 +83,25 @@ class SharedTensor:
         """The values, float64, to this client alone."""
         words, shape, fraction = self.servers._get(self.number)
         return decode(words, fraction).reshape(shape)
+
+    def _combine(self, how: str, other: SharedTensor) -> SharedTensor:
+        number = self.servers._number()
+        self.servers._compute("combine", how=how, left=self.number, right=other.number, output=number)
+        return SharedTensor(self.servers, number)
+
+    def __matmul__(self, other: SharedTensor) -> SharedTensor:
+        """Matrix product, truncated to the binary places of the operands."""
+        return self._combine("matmul", other)
+
+    def __mul__(self, other: SharedTensor) -> SharedTensor:
+        """Product element by element, truncated; shapes broadcast."""
+        return self._combine("multiply", other)
+
+    def __add__(self, other: SharedTensor) -> SharedTensor:
+        return self._combine("add", other)
+
+    def __sub__(self, other: SharedTensor) -> SharedTensor:
+        return self._combine("subtract", other)
 
     def __repr__(self) -> str:
         return f"<SharedTensor {self.number}>"
@@ -102,7 +120,7 @@ class SharedModel:
         """The output of the network for a batch of inputs."""
         output = self._servers._number()
         self._servers._compute("apply", model=self.number, input=x.number, output=output)
-        return SharedTensor(self._servers, output, None, None)
+        return SharedTensor(self._servers, output)
 
     def train_step(
         self,
@@ -132,7 +150,7 @@ class SharedModel:
         for name in self._imported.parameters:
             number = servers._number()
             servers._tell("parameter", model=self.number, name=name, output=number)
-            values[name] = SharedTensor(servers, number, None, None).numpy()
+            values[name] = SharedTensor(servers, number).numpy()
         return self._imported.state_dict(values)
 
     def __repr__(self) -> str:
@@ -201,7 +219,7 @@ class Servers:
         rest = words - expand(key, words.shape)
         payloads = [key, as_bytes(np.asarray(rest, order="C")) if words.size else b"", b""]
         self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction)
-        return SharedTensor(self, number, words.shape, fraction)
+        return SharedTensor(self, number)
 
     def _share_model(self, module: torch.nn.Module, limit: float) -> SharedModel:
         from securefl.cluster.importing import import_module

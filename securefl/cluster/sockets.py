@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from collections import deque
 from collections.abc import Mapping
 
@@ -54,13 +55,25 @@ class SocketChannel:
 
     def __init__(self, party: int, links: Mapping[int, socket.socket], deadline: float | None = 60.0) -> None:
         self.party = party
-        self.deadline = deadline
         self.traffic: dict[int, Traffic] = {other: Traffic() for other in links}
         self._links = dict(links)
         self._kept: dict[int, deque[memoryview]] = {other: deque() for other in links}
         self._kept_bytes = 0
+        self.deadline = deadline
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds without any progress after which a peer is given up; ``None``: never."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, seconds: float | None) -> None:
+        self._deadline = seconds
+        whole = 0.0 if seconds is None else max(seconds, 1e-3)  # to the kernel, zero is for ever
         for link in self._links.values():
-            link.setblocking(False)
+            # The kernel's own timer: waiting for a message is then one system call.
+            link.setblocking(True)
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(whole), int(whole % 1 * 1e6)))
 
     # ---- sending
 
@@ -83,7 +96,7 @@ class SocketChannel:
         """Hand the kernel what it takes; the rest."""
         try:
             while views:
-                sent = self._links[to].sendmsg(views[:64])
+                sent = self._links[to].sendmsg(views[:64], (), socket.MSG_DONTWAIT)
                 while views and sent >= views[0].nbytes:
                     sent -= views[0].nbytes
                     views = views[1:]
@@ -104,14 +117,16 @@ class SocketChannel:
         for other in kept:
             poller.register(self._links[other], select.POLLOUT | (select.POLLIN if other == reading else 0))
         if not poller.poll(None if self.deadline is None else self.deadline * 1000):
-            missing = reading if reading is not None else kept[0]
-            raise LostPartyError(f"party {missing} made no progress for {self.deadline} s", missing)
+            raise self._silent(reading if reading is not None else kept[0])
         for other in kept:
             queue = self._kept[other]
             before = sum(view.nbytes for view in queue)
             rest = self._write(other, list(queue))
             self._kept_bytes -= before - sum(view.nbytes for view in rest)
             self._kept[other] = deque(rest)
+
+    def _silent(self, party: int) -> LostPartyError:
+        return LostPartyError(f"party {party} made no progress for {self.deadline} s", party)
 
     def flush(self) -> None:
         """Wait until everything kept has gone out."""
@@ -143,9 +158,13 @@ class SocketChannel:
         """At least one byte into ``parts``."""
         link = self._links[sender]
         while True:
+            # While something is kept the kernel's timer must not hold this party: the peer may wait for just that.
+            waiting = bool(self._kept_bytes)
             try:
-                got = link.recvmsg_into(parts)[0]
+                got = link.recvmsg_into(parts, 0, socket.MSG_DONTWAIT if waiting else 0)[0]
             except BlockingIOError:
+                if not waiting:
+                    raise self._silent(sender) from None
                 self._wait(sender)
                 continue
             except OSError as error:

@@ -68,4 +68,4 @@ def audit(service: Audited, batch: int, command: bytes) -> None:
     mine = party.batch_key(HELPER, batch, digest)
     theirs = party.exchange(np.frombuffer(mine, np.uint8)).tobytes()
     keys = {party.me: mine, party.peer: theirs[:KEY_BYTES]}
-    service.run_as_helper(command, Party.recomputing(_Comparing(party.me, party.channel), keys))
+    service.run_as_helper(command, Party.with_keys(_Comparing(party.me, party.channel), keys))

@@ -6,6 +6,7 @@ exclusive or of three parts, the helper's being a function of masks.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ class Bits:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     def __invert__(self) -> Bits:
         opened = self.opened if self.party.is_helper or self.opened is None else self.opened ^ np.uint8(1)

@@ -20,6 +20,7 @@ Streams are AES-128-CTR, keyed by HKDF from the secret of a pair, the session an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -53,7 +54,7 @@ class Piece:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def as_bytes(array: Array) -> memoryview:
@@ -116,8 +117,8 @@ class Party:
         self._streams = {other: _Stream(self.batch_key(other, batch, program)) for other in self._secrets}
 
     @classmethod
-    def recomputing(cls, channel: Channel, keys: Mapping[int, bytes]) -> Party:
-        """The helper of one batch, from the two opened stream keys of that batch (:mod:`securefl.mpc.audit`)."""
+    def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Party:
+        """A party in one batch, from its stream keys by the other party: to recompute an audited batch, or a vector."""
         helper = cls(channel, {}, b"")
         helper._streams = {server: _Stream(key) for server, key in keys.items()}
         return helper

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from securefl.errors import DecodeError
-from securefl.mpc.arithmetic import randomized_part, settle
+from securefl.mpc.arithmetic import matmul, mul, randomized_part, settle, truncate
 from securefl.mpc.audit import audit
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import Graph
@@ -52,12 +52,21 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "rate": "x",
         "momentum": "x",
     },
+    "combine": {"batch": "n", "fresh": "flag", "how": "text", "left": "id", "right": "id", "output": "id"},
     "audit": {"command": "text"},
     "parameter": {"model": "id", "name": "text", "output": "id"},
     "get": {"batch": "n", "tensor": "id"},
     "drop": {"ids": "ids"},
     "cost": {},
     "bye": {},
+}
+
+
+_COMBINATIONS: Final[Mapping[str, Callable[[Shared, Shared], Shared]]] = {
+    "matmul": matmul,
+    "multiply": mul,
+    "add": lambda left, right: left + right,
+    "subtract": lambda left, right: left - right,
 }
 
 
@@ -115,6 +124,7 @@ class Service:
             "model": self._model,
             "apply": self._apply,
             "train": self._train,
+            "combine": self._combine,
             "audit": self._audit,
             "parameter": self._parameter,
             "get": self._get,
@@ -222,6 +232,17 @@ class Service:
             command["loss"],
             command["rate"],
             command["momentum"],
+        )
+        return b""
+
+    def _combine(self, command: dict[str, Any], _: memoryview) -> bytes:
+        left, right = self._tensor(command["left"]), self._tensor(command["right"])
+        if command["how"] not in _COMBINATIONS:
+            raise DecodeError(f"tensors are combined by one of {', '.join(_COMBINATIONS)}")
+        result = _COMBINATIONS[command["how"]](left, right)
+        places = max(left.fraction, right.fraction)
+        self._keep(
+            command["output"], truncate(result, result.fraction - places) if result.fraction > places else result
         )
         return b""
 

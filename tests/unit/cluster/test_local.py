@@ -118,12 +118,21 @@ def test_costs_are_counted_from_the_last_time(servers) -> None:
     assert "rounds" in str(cost)
 
 
+def test_tensors_combine(servers) -> None:
+    a, b = torch.randn(5, 7), torch.randn(7, 3)
+    x, y = servers.share(a), servers.share(b)
+    assert ((x @ y).reveal() - a @ b).abs().max() < 1e-3
+    assert ((x * x + x - x * x).reveal() - a).abs().max() < 1e-3
+    whole = servers.share(torch.arange(6).reshape(2, 3))
+    assert ((whole * whole).reveal() == torch.arange(6).reshape(2, 3) ** 2).all()
+
+
 def test_what_is_forgotten_here_is_dropped_there(servers) -> None:
     number = servers.share(torch.rand(3)).number
     gc.collect()
     for _ in range(80):
         servers.share(torch.rand(1))
-    servers._get(servers.share(torch.rand(1)).number)
+    assert servers.share(torch.ones(1)).reveal().item() == 1  # nothing that is still held went with them
     with local_cluster(parties="threads", deadline=20) as other, pytest.raises(DecodeError, match="no tensor"):
         other._get(number)
 

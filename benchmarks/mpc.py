@@ -1,0 +1,233 @@
+"""Secret-shared computation: three processes on loopback, the helper's work included.
+
+    securefl bench mpc [--quick] [--json PATH]
+
+Inference is what a user waits for: sharing the input, running the model, revealing the result. Single operations are
+timed from the command to the parties' answer, their inputs being shared before. Medians; the least of all repetitions
+stands beside them, since on a shared machine only that approaches what the code needs. Times do not carry over to
+other machines; bytes, rounds and errors do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from securefl.cli.output import console, print_table, write_json
+from securefl.cluster.local import local_cluster
+from securefl.cluster.servers import Servers
+from securefl.cluster.threads import run_parties
+from securefl.fl.data import load
+from securefl.fl.seeds import SeedTree
+from securefl.mpc.arithmetic import mul, reveal, truncate
+from securefl.mpc.party import Party
+from securefl.mpc.shared import Shared
+
+#: What the figures are held against; measured on two cores, three processes.
+GOALS = {
+    "inference, batch 1": (2.0, "ms"),
+    "inference, batch 128": (128 / 15, "ms"),
+    "relu, 1,048,576 values": (104.86, "ms"),
+    "matmul 512 × 512 × 512": (40.0, "ms"),
+    "training step, batch 128": (25.0, "ms"),
+}
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    """Linear layers with relu between them, from a fixed seed."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def times(work: Callable[[], float], repetitions: int) -> dict[str, float]:
+    """Milliseconds; ``work`` gives its own. Two are run first."""
+    taken = [work() for _ in range(repetitions + 2)][2:]
+    return {"median": median(taken), "least": min(taken)}
+
+
+def inference(servers: Servers, batch: int, repetitions: int) -> tuple[dict[str, float], float, dict[str, Any]]:
+    """Times, largest error against float, and the cost of one call."""
+    net = mlp(784, 128, 10)
+    model = servers.share(net, limit=1.0)
+    x = torch.rand(batch, 784)
+    model(servers.share(x)).reveal()
+    servers.cost()
+    got = model(servers.share(x)).reveal()
+    cost = servers.cost()
+    error = float((got - net(x)).abs().max().detach())
+
+    def once() -> float:
+        start = perf_counter()
+        model(servers.share(x)).reveal()
+        return 1e3 * (perf_counter() - start)
+
+    spent = {"rounds": cost.rounds, "bytes": sum(cost.sent.values()), "links": _links(cost.sent)}
+    return times(once, repetitions), error, spent
+
+
+def _links(sent: dict[tuple[int, int], int]) -> dict[str, int]:
+    return {f"{a}>{b}": count for (a, b), count in sorted(sent.items())}
+
+
+def timed(servers: Servers, work: Callable[[], object], repetitions: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Times of commands until the parties have done them, and the cost of one."""
+    kept: dict[str, Any] = {}
+
+    def once() -> float:
+        servers.cost()
+        result = work()
+        cost = servers.cost()
+        kept.update(rounds=cost.rounds, bytes=sum(cost.sent.values()), links=_links(cost.sent))
+        del result
+        return cost.milliseconds
+
+    return times(once, repetitions), kept
+
+
+def truncation_failures(products: int) -> dict[str, int]:
+    """Products with |z| up to 2^61, truncated by 16 places; failures are results off by more than the rounding."""
+    block, done, failures, upward = 1 << 20, 0, 0, 0
+    rng = np.random.default_rng(0)
+    while done < products:
+        n = min(block, products - done)
+        bound = int(2**30.5)
+        x, y = rng.integers(-bound, bound, (2, n))
+
+        def program(party: Party, n: int = n, x: Any = x, y: Any = y) -> Any:
+            a, b = (Shared(party, (n,), 0, None if party.is_helper else party.zero((n,))) for _ in range(2))
+            z = mul(a.add_words(x.view(np.uint64)), b.add_words(y.view(np.uint64)))
+            return reveal(truncate(z.with_fraction(32), 16))
+
+        got = run_parties(program)[0].view(np.int64)
+        error = got - ((x * y) >> 16)
+        failures += int(((error != 0) & (error != 1)).sum())
+        upward += int((error == 1).sum())
+        done += n
+    return {"products": done, "failures": failures, "rounded_up": upward}
+
+
+def digits(servers: Servers, epochs: int) -> dict[str, float]:
+    """Accuracy of training on shares beside the same steps in the clear."""
+    train, test = load("digits", SeedTree(0))
+    x, y = torch.from_numpy(train.inputs) / 8, torch.from_numpy(train.targets)
+    net, plain = mlp(64, 32, 10), mlp(64, 32, 10)
+    model, batch = servers.share(net, limit=1.0), 64
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.5)
+    order = np.random.default_rng(0)
+    for _ in range(epochs):
+        for rows in np.array_split(order.permutation(len(x)), len(x) // batch):
+            model.train_step(servers.share(x[rows]), servers.share(y[rows]), lr=0.5)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(plain(x[rows]), y[rows]).backward()
+            optimizer.step()
+    net.load_state_dict(model.reveal_state_dict())
+
+    def accuracy(module: nn.Module) -> float:
+        with torch.no_grad():
+            return float((module(torch.from_numpy(test.inputs) / 8).argmax(1).numpy() == test.targets).mean())
+
+    return {"shared": accuracy(net), "plain": accuracy(plain)}
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """All figures."""
+    n = 1 << 16 if quick else 1 << 20
+    few, many = (3, 10) if quick else (15, 200)
+    report: dict[str, Any] = {"cpu": platform.processor(), "cores": os.cpu_count(), "quick": quick, "rows": {}}
+    rows = report["rows"]
+    with local_cluster(links="tcp") as servers:
+        for batch, repetitions in ((1, many), (32, many // 2), (128, many // 2)):
+            taken, error, cost = inference(servers, batch, repetitions)
+            rows[f"inference, batch {batch}"] = {**taken, **cost, "error": error, "samples": batch}
+        relu = servers.share(nn.ReLU())
+        values = servers.share(np.random.default_rng(0).normal(size=n))
+        taken, cost = timed(servers, lambda: relu(values), few)
+        rows[f"relu, {n:,} values"] = {**taken, **cost, "bytes_per_value": cost["bytes"] / n, "samples": n}
+        size = 128 if quick else 512
+        left, right = (np.random.default_rng(i).normal(size=(size, size)) for i in range(2))
+
+        def product() -> float:
+            a, b = servers.share(left), servers.share(right)  # fresh: both are opened within the time
+            servers.cost()
+            kept = a @ b
+            cost = servers.cost()
+            del kept
+            return cost.milliseconds
+
+        rows[f"matmul {size} × {size} × {size}"] = times(product, few)
+        model = servers.share(mlp(784, 128, 10), limit=1.0)
+        images = servers.share(torch.rand(128, 784))
+        labels = servers.share(torch.randint(0, 10, (128,)))
+        taken, cost = timed(servers, lambda: model.train_step(images, labels, lr=0.125), few)
+        rows["training step, batch 128"] = {**taken, **cost, "samples": 128}
+        report["digits"] = digits(servers, 1 if quick else 10)
+    report["truncation"] = truncation_failures(10**6 if quick else 10**8)
+    return report
+
+
+def show(report: dict[str, Any]) -> None:
+    lines = []
+    for name, row in report["rows"].items():
+        goal, unit = GOALS.get(name, (None, ""))
+        per_second = f"{1000 * row['samples'] / row['median']:,.0f}/s" if row.get("samples", 1) > 1 else ""
+        bytes_of = f"{row['bytes']:,}" if "bytes" in row else ""
+        goal_text = "" if goal is None else f"≤ {goal:.4g} {unit}"
+        lines.append(
+            [
+                name,
+                f"{row['median']:.2f}",
+                f"{row['least']:.2f}",
+                per_second,
+                row.get("rounds", ""),
+                bytes_of,
+                goal_text,
+            ]
+        )
+    print_table("Three processes on loopback", ["", "median ms", "least", "rate", "rounds", "bytes", "goal"], lines)
+    relu = next(row for name, row in report["rows"].items() if name.startswith("relu"))
+    error = max(row.get("error", 0.0) for row in report["rows"].values())
+    cut, accuracy = report["truncation"], report["digits"]
+    print_table(
+        "What does not depend on the machine",
+        ["", "found", "goal"],
+        [
+            ["bytes per relu on all links", f"{relu['bytes_per_value']:.2f}", "≤ 80"],
+            ["largest error of the MLP against float", f"{error:.2e}", "≤ 2e-4"],
+            [f"failures in {cut['products']:,} products up to 2^61", cut["failures"], "0"],
+            ["of these rounded up", f"{cut['rounded_up'] / cut['products']:.4f}", "0.5"],
+            [
+                "digits trained on shares, accuracy",
+                f"{accuracy['shared']:.4f}",
+                f"plain {accuracy['plain']:.4f} − 0.005",
+            ],
+        ],
+    )
+    console.print("Peers (CrypTen and others): not installed here, not measured", markup=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json")
+    chosen = parser.parse_args()
+    report = measure(chosen.quick)
+    if chosen.json != "-":
+        show(report)
+    write_json(report, chosen.json)
+
+
+if __name__ == "__main__":
+    main()

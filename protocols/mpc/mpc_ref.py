@@ -1,0 +1,270 @@
+"""Secret-shared computation in plain Python: all three parties in one function each, one integer at a time.
+
+SPEC.md is followed section by section; clarity before speed, no code shared with securefl, primitives of pycryptodome.
+A value is a list of ring elements per part: ``Value(zero, one, helper)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from Crypto.Cipher import AES
+from Crypto.Hash import SHA256
+from Crypto.Protocol.KDF import HKDF
+
+RING = 2**64
+OFFSET = 2**62
+Words = list[int]
+
+
+class MpcError(Exception):
+    """The name of the error of SPEC §11."""
+
+
+# ---- §3 fixed point
+
+
+def encode(value: float, fraction: int) -> int:
+    if value != value or abs(value) > 2.0 ** (62 - fraction):
+        raise MpcError("InvalidInputError")
+    return round(value * 2**fraction) % RING  # ties to even
+
+
+def decode(word: int, fraction: int) -> float:
+    return (word - RING if word >= RING // 2 else word) / 2**fraction
+
+
+# ---- §4.1 streams
+
+
+def stream_key(secret: bytes, session: bytes, pair: tuple[int, int], batch: int, program: bytes) -> bytes:
+    parts = (b"securefl/v1/mpc/stream", session, bytes(sorted(pair)), batch.to_bytes(8, "big"), program)
+    info = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return HKDF(secret, 16, b"", SHA256, 1, info)
+
+
+@dataclass
+class Stream:
+    """AES-128-CTR over zeros, read byte by byte in order."""
+
+    key: bytes
+
+    def __post_init__(self) -> None:
+        self.cipher = AES.new(self.key, AES.MODE_CTR, nonce=b"", initial_value=0)
+
+    def take(self, count: int) -> bytes:
+        return self.cipher.encrypt(bytes(count))
+
+    def words(self, count: int, width: int = 8) -> Words:
+        raw = self.take(count * width)
+        return [int.from_bytes(raw[i : i + width], "little") for i in range(0, len(raw), width)]
+
+
+@dataclass
+class Value:
+    zero: Words
+    one: Words
+    helper: Words
+
+    def total(self) -> Words:
+        return [(a + b + h) % RING for a, b, h in zip(self.zero, self.one, self.helper, strict=True)]
+
+
+def packed(words: Words, width: int = 8) -> bytes:
+    return b"".join((word % 2 ** (8 * width)).to_bytes(width, "little") for word in words)
+
+
+def plane(bits: list[int]) -> int:
+    """Bits as one integer: the first is the highest bit of the first byte."""
+    padded = bits + [0] * (-len(bits) % 8)
+    return int("".join(map(str, padded)) or "0", 2)
+
+
+def bits_of(number: int, count: int) -> list[int]:
+    size = (count + 7) // 8 * 8
+    return [(number >> (size - 1 - i)) & 1 for i in range(count)]
+
+
+@dataclass
+class Session:
+    """The two streams of the helper (with server 0 and with server 1), and what was sent: (from, to, bytes)."""
+
+    a: Stream
+    b: Stream
+    sent: list[tuple[int, int, bytes]] = field(default_factory=list)
+
+    def exchange(self, zero: bytes, one: bytes) -> None:
+        self.sent += [(0, 1, zero), (1, 0, one)]
+
+    # ---- §4.3 deals
+
+    def deal(self, to: int, pieces: list[tuple[list[int], int, bool]]) -> list[tuple[list[int], list[int]]]:
+        """Pieces (values, bytes per value, by xor) to shares (server 0's, server 1's); one message to ``to``."""
+        shares, message = [], b""
+        for values, width, xor in pieces:
+            drawn = (self.a if to == 1 else self.b).words(len(values), width)
+            rest = [(v ^ d) if xor else (v - d) % 2 ** (8 * width) for v, d in zip(values, drawn, strict=True)]
+            message += packed(rest, width)
+            shares.append((drawn, rest) if to == 1 else (rest, drawn))
+        self.sent.append((2, to, message))
+        return shares
+
+    # ---- §5.1 opening and products
+
+    def open_value(self, x: Value, offset: int) -> tuple[Words, Words]:
+        """Gives c and r with c = x + offset + r."""
+        n = len(x.zero)
+        t0, t1 = self.a.words(n), self.b.words(n)
+        zero = [(x.zero[i] + t0[i] + offset) % RING for i in range(n)]
+        one = [(x.one[i] + t1[i]) % RING for i in range(n)]
+        self.exchange(packed(zero), packed(one))
+        c = [(zero[i] + one[i]) % RING for i in range(n)]
+        return c, [(t0[i] + t1[i] - x.helper[i]) % RING for i in range(n)]
+
+    def open_masked(self, values: list[Value]) -> list[tuple[Words, Words, Words]]:
+        """Settled values to (m, server 0's share of the mask, server 1's); one message each way for all."""
+        total = sum(len(v.zero) for v in values)
+        l0, l1 = self.a.words(total), self.b.words(total)
+        zero = [(x + m) % RING for x, m in zip([w for v in values for w in v.zero], l0, strict=True)]
+        one = [(x + m) % RING for x, m in zip([w for v in values for w in v.one], l1, strict=True)]
+        self.exchange(packed(zero), packed(one))
+        forms, at = [], 0
+        for v in values:
+            piece = slice(at, at + len(v.zero))
+            m = [(p + q) % RING for p, q in zip(zero[piece], one[piece], strict=True)]
+            forms.append((m, l0[piece], l1[piece]))
+            at += len(v.zero)
+        return forms
+
+    def product(self, x: Value, y: Value) -> Value:
+        (mx, x0, x1), (my, y0, y1) = self.open_masked([x, y])
+        n = range(len(mx))
+        return Value(
+            [(mx[i] * (my[i] - y0[i]) - x0[i] * my[i]) % RING for i in n],
+            [-(mx[i] * y1[i] + x1[i] * my[i]) % RING for i in n],
+            [(x0[i] + x1[i]) * (y0[i] + y1[i]) % RING for i in n],
+        )
+
+    # ---- §5.2 truncation
+
+    def truncate(self, x: Value, places: int) -> Value:
+        c, r = self.open_value(x, OFFSET)
+        width = 2 if places <= 16 else 4 if places <= 32 else 8
+        ((s0, s1),) = self.deal(1, [([v >> 63 for v in r], width, False)])
+        wrap = [(1 - (v >> 63)) << (64 - places) for v in c]
+        n = range(len(c))
+        return Value(
+            [((c[i] >> places) - (OFFSET >> places) + wrap[i] * s0[i]) % RING for i in n],
+            [wrap[i] * s1[i] % RING for i in n],
+            [-(r[i] >> places) % RING for i in n],
+        )
+
+    # ---- §6 comparison
+
+    def sign(self, c: Words, r: Words) -> tuple[int, int, int]:
+        """Parts, as planes, of [c − r < 0]. At most 8192 elements: one segment."""
+        n = len(c)
+        padded = n + -n % 8
+        c, r = c + [0] * (padded - n), r + [0] * (padded - n)
+        digits = [(4 * k, 7 if k == 15 else 15) for k in range(16)]
+        tables = [2 ** (((v >> shift) & mask) + 1) - 1 for shift, mask in digits for v in r]
+        ((zero, one),) = self.deal(1, [(tables, 2, True)])
+        less, equal = [[0] * 16, [0] * 16], [[0] * 16, [0] * 16]
+        for party, share in enumerate((zero, one)):
+            for k, (shift, mask) in enumerate(digits):
+                found = [share[k * padded + i] >> ((c[i] >> shift) & mask) for i in range(padded)]
+                below = plane([(w >> 1) & 1 for w in found])
+                less[party][k] = below
+                equal[party][k] = plane([w & 1 for w in found]) ^ below
+        top = [plane([v >> 63 for v in values[:n]]) for values in (c, r)]
+        lowest = self.tree(less, equal, padded // 8)
+        return lowest[0] ^ top[0], lowest[1], top[1]
+
+    def tree(self, less: list[list[int]], equal: list[list[int]], width: int) -> tuple[int, int]:
+        """§6.2: four rounds from sixteen digits to one bit per element."""
+        counts = [8, 4, 2, 1]
+        masks = []
+        for nodes in counts:
+            rows = 3 * nodes - 1
+            masks.append(
+                tuple(
+                    [int.from_bytes(raw[i : i + width], "big") for i in range(0, rows * width, width)]
+                    for raw in (self.a.take(rows * width), self.b.take(rows * width))
+                )
+            )
+        products = []
+        for nodes, (p, q) in zip(counts, masks, strict=True):
+            alpha = [u ^ v for u, v in zip(p, q, strict=True)]
+            products += [alpha[i] & alpha[nodes + i] for i in range(nodes)]
+            products += [alpha[i] & alpha[2 * nodes + i - 1] for i in range(1, nodes)]
+        as_bytes = [byte for row in products for byte in row.to_bytes(width, "big")]
+        ((zero, one),) = self.deal(1, [(as_bytes, 1, True)])
+        shares = [
+            [int.from_bytes(bytes(part[i : i + width]), "big") for i in range(0, len(part), width)]
+            for part in (zero, one)
+        ]
+        at = 0
+        for nodes, pair in zip(counts, masks, strict=True):
+            mine = []
+            for party in (0, 1):
+                operands = equal[party][1::2] + less[party][0::2] + equal[party][2::2]
+                mine.append([o ^ m for o, m in zip(operands, pair[party], strict=True)])
+            self.exchange(*(b"".join(row.to_bytes(width, "big") for row in rows) for rows in mine))
+            m = [u ^ v for u, v in zip(*mine, strict=True)]
+            for party in (0, 1):
+
+                def conjunction(i: int, j: int, k: int, who: tuple = (party, pair[party], shares[party], m, at)) -> int:
+                    party, own, share, m, at = who
+                    return (0 if party else m[i] & m[j]) ^ (m[i] & own[j]) ^ (own[i] & m[j]) ^ share[at + k]
+
+                upper = less[party][1::2]
+                low = [upper[i] ^ conjunction(i, nodes + i, i) for i in range(nodes)]
+                same = [0] + [conjunction(i, 2 * nodes + i - 1, nodes + i - 1) for i in range(1, nodes)]
+                less[party], equal[party] = low, same
+            at += 2 * nodes - 1
+        return less[0][0], less[1][0]
+
+    def relu(self, x: Value, drop: int) -> tuple[Value, list[int]]:
+        """§6.3: max(x, 0) without its last ``drop`` places, and [x >= 0]. ``x`` is settled where drop = 0."""
+        n = len(x.zero)
+        offset = OFFSET if drop else 0
+        c, r = self.open_value(x, offset)
+        zero, one, top = self.sign([(v - offset) % RING for v in c], r)
+        width = (n + 7) // 8
+        k0, k1 = (int.from_bytes(stream.take(width), "big") for stream in (self.a, self.b))
+        ones = 2 ** (8 * width) - 1
+        zero ^= ones  # the complement: [x >= 0]
+        self.exchange((zero ^ k0).to_bytes(width, "big"), (one ^ k1).to_bytes(width, "big"))
+        t = bits_of(zero ^ k0 ^ one ^ k1, n)
+        rho = bits_of(k0 ^ k1 ^ top, n)
+        if not drop:
+            (s, p) = self.deal(1, [(rho, 8, False), ([rho[i] * r[i] for i in range(n)], 8, False)])
+            plain = (x.zero, x.one)
+            parts = []
+            for party in (0, 1):
+                inside = [c[i] * s[party][i] - p[party][i] for i in range(n)]
+                parts.append([((plain[party][i] - inside[i]) if t[i] else inside[i]) % RING for i in range(n)])
+        else:
+            high, top_bit = [v >> drop for v in r], [v >> 63 for v in r]
+            size = 2 if drop <= 16 else 4 if drop <= 32 else 8
+            s, p, h, b, q = self.deal(
+                1,
+                [
+                    (rho, 8, False),
+                    ([rho[i] * high[i] for i in range(n)], 8, False),
+                    (high, 8, False),
+                    (top_bit, size, False),
+                    ([rho[i] * top_bit[i] for i in range(n)], size, False),
+                ],
+            )
+            parts = []
+            for party in (0, 1):
+                part = []
+                for i in range(n):
+                    wrap = (1 - (c[i] >> 63)) << (64 - drop)
+                    z = (c[i] >> drop) - (OFFSET >> drop)
+                    masked = z * s[party][i] + wrap * q[party][i] - p[party][i]
+                    whole = wrap * b[party][i] - h[party][i] + (z if party == 0 else 0)
+                    part.append(((whole - masked) if t[i] else masked) % RING)
+                parts.append(part)
+        return Value(parts[0], parts[1], [0] * n), [t[i] ^ rho[i] for i in range(n)]

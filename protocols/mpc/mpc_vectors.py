@@ -1,0 +1,290 @@
+"""The vectors of secret-shared computation, made by mpc_ref."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import mpc_ref as ref
+
+SESSION = b"vectors"
+
+
+def files() -> dict[str, dict[str, Any]]:
+    return {
+        "vectors/fixed.json": fixed(),
+        "vectors/streams.json": streams(),
+        "vectors/operations.json": operations(),
+        "vectors/commands.json": commands(),
+    }
+
+
+def blocks() -> dict[str, str]:
+    return {}
+
+
+def expand(name: str, count: int) -> bytes:
+    return hashlib.shake_256(f"protocols/mpc/{name}".encode()).digest(count)
+
+
+def words(name: str, count: int) -> list[int]:
+    raw = expand(name, 8 * count)
+    return [int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw), 8)]
+
+
+def strings(values: list[int]) -> list[str]:
+    return [str(value) for value in values]
+
+
+def group(operation: str, tests: list[dict[str, Any]], **params: Any) -> dict[str, Any]:
+    return {"operation": operation, "params": params, "tests": tests}
+
+
+# ---- §3
+
+
+def fixed() -> dict[str, Any]:
+    values = [0.0, 1.0, -1.0, 0.5, -0.5, 2.0**-16, -(2.0**-16), 2.0**-17, 3 * 2.0**-17, -(2.0**-17), 1 / 3, -4096.0001]
+    tests: list[dict[str, Any]] = [
+        {
+            "id": "values",
+            "comment": "signs, ties to even, values between the steps",
+            "input": {"values": [value.hex() for value in values]},
+            "expected": {
+                "words": strings([ref.encode(value, 16) for value in values]),
+                "decoded": [ref.decode(ref.encode(value, 16), 16).hex() for value in values],
+            },
+        }
+    ]
+    for name, value in (("not-a-number", float("nan")), ("infinite", float("inf")), ("too-large", 2.0**46 * 1.001)):
+        tests.append(
+            {
+                "id": name,
+                "comment": "cannot be shared",
+                "derived_from": "fixed.json#values",
+                "input": {"values": [value.hex()]},
+                "error": {"type": "InvalidInputError"},
+            }
+        )
+    return {
+        "spec": "protocols/mpc/SPEC.md §3",
+        "description": "Reals to ring elements of 16 binary places, and back.",
+        "groups": [group("encode", tests, fraction=16)],
+    }
+
+
+# ---- §4.1
+
+
+def streams() -> dict[str, Any]:
+    tests = []
+    for name, pair, session, batch, program in (
+        ("base", (0, 2), SESSION, 1, b""),
+        ("other-pair", (1, 2), SESSION, 1, b""),
+        ("other-session", (0, 2), b"vector", 1, b""),
+        ("other-batch", (0, 2), SESSION, 2, b""),
+        ("other-program", (0, 2), SESSION, 1, b"\0"),
+    ):
+        key = ref.stream_key(expand("secret", 32), session, pair, batch, program)
+        given = {"secret": expand("secret", 32).hex(), "session": session.hex(), "pair": list(pair), "batch": batch}
+        tests.append(
+            {
+                "id": name,
+                "comment": "one thing changed from the base" if name != "base" else "servers 0 and the helper",
+                "input": {**given, "program": program.hex()},
+                "expected": {"key": key.hex(), "stream": ref.Stream(key).take(64).hex()},
+            }
+        )
+    spent = {"type": "LocalProtocolError"}
+    batches: list[dict[str, Any]] = [
+        {"id": "rising", "comment": "numbers may be left out", "input": {"batches": [1, 2, 7]}, "expected": {}},
+        {
+            "id": "twice",
+            "comment": "correlations replayed",
+            "derived_from": "streams.json#rising",
+            "input": {"batches": [1, 2, 2]},
+            "error": spent,
+        },
+        {
+            "id": "earlier",
+            "comment": "correlations of an earlier batch",
+            "derived_from": "streams.json#rising",
+            "input": {"batches": [1, 7, 2]},
+            "error": spent,
+        },
+    ]
+    return {
+        "spec": "protocols/mpc/SPEC.md §4.1",
+        "description": "Keys of a batch's streams; batch numbers that are spent.",
+        "groups": [group("stream", tests), group("batches", batches)],
+    }
+
+
+# ---- §5, §6
+
+
+def operations() -> dict[str, Any]:
+    big = 2**62 - 1
+    edges = [0, 1, -1, big, -big, 2**16, -(2**16), 12345678901, -98765432109]
+    halves = [0, 1, -1, 2**30, -(2**30), 3, 70000, -70000, 5]
+    cases: list[tuple[str, str, list[list[int]], int]] = [
+        ("product", "product", [edges, words("factor", 9)], 0),
+        ("truncate-16", "truncate", [edges], 16),
+        ("truncate-24", "truncate", [edges], 24),
+        ("truncate-40", "truncate", [edges], 40),
+        ("negative", "negative", [[*edges, 2**63 - 1, -(2**63)]], 0),
+        ("relu", "relu", [edges], 0),
+        ("relu-drop", "relu", [edges], 16),
+        ("relu-of-product", "relu-of-product", [halves, halves[::-1]], 16),
+        ("one-element", "relu", [[-5]], 0),
+    ]
+    tests: list[dict[str, Any]] = []
+    for name, operation, operands, places in cases:
+        tests.append(operation_test(name, operation, operands, places))
+    base = tests[1]
+    tests += [
+        {
+            "id": f"{kind}-{link.replace('>', '-to-')}",
+            "comment": f"the first message of the link is a byte {'short' if change < 0 else 'long'}",
+            "derived_from": "operations.json#truncate-16",
+            "input": {**base["input"], "spoil": {"link": link, "bytes": change}},
+            "error": {"type": "FaultyPartyError"},
+        }
+        for kind, change in (("truncated", -1), ("oversized", 1))
+        for link in ("0>1", "1>0", "2>1")
+    ]
+    return {
+        "spec": "protocols/mpc/SPEC.md §5",
+        "description": "One operation by all three parties from given keys and shares: all messages, and the result. "
+        "Messages are listed per link, in order. 'parts' are the servers' shares of each operand; the operands' helper "
+        "parts are zero. 'result' are the three parts; 'signs' what a comparison or relu finds.",
+        "groups": [group("operation", tests)],
+    }
+
+
+def operation_test(name: str, operation: str, operands: list[list[int]], places: int) -> dict[str, Any]:
+    keys = [expand(f"{name}/key/{i}", 16) for i in range(2)]
+    session = ref.Session(ref.Stream(keys[0]), ref.Stream(keys[1]))
+    values = []
+    for at, operand in enumerate(operands):
+        zero = words(f"{name}/share/{at}", len(operand))
+        values.append(
+            ref.Value(zero, [(v - z) % ref.RING for v, z in zip(operand, zero, strict=True)], [0] * len(operand))
+        )
+    signs: list[int] | None = None
+    if operation == "product":
+        result = session.product(*values)
+    elif operation == "truncate":
+        result = session.truncate(values[0], places)
+    elif operation == "negative":
+        c, r = session.open_value(values[0], 0)
+        signs = signs_of(session, c, r)
+        result = ref.Value([], [], [])
+        assert signs == [int(v < 0) for v in operands[0]]
+    elif operation == "relu":
+        result, signs = session.relu(values[0], places)
+    else:
+        result, signs = session.relu(session.product(*values), places)
+    check(operation, operands, places, result)
+    sent: dict[str, list[str]] = {}
+    for sender, recipient, message in session.sent:
+        sent.setdefault(f"{sender}>{recipient}", []).append(message.hex())
+    expected: dict[str, Any] = {"messages": sent}
+    if result.zero:
+        expected["result"] = [strings(part) for part in (result.zero, result.one, result.helper)]
+    if signs is not None:
+        expected["signs"] = signs
+    given = {"operation": operation, "places": places, "keys": [key.hex() for key in keys]}
+    parts = [[strings(value.zero), strings(value.one)] for value in values]
+    return {
+        "id": name,
+        "comment": f"{operation}, {places} places",
+        "input": {**given, "parts": parts},
+        "expected": expected,
+    }
+
+
+def signs_of(session: ref.Session, c: list[int], r: list[int]) -> list[int]:
+    zero, one, top = session.sign(c, r)
+    return ref.bits_of(zero ^ one ^ top, len(c))
+
+
+def check(operation: str, operands: list[list[int]], places: int, result: ref.Value) -> None:
+    """The reference against integers."""
+    got = [v - ref.RING if v >= ref.RING // 2 else v for v in result.total()]
+    if operation == "product":
+        assert [v % ref.RING for v in got] == [x * y % ref.RING for x, y in zip(*operands, strict=True)]
+    elif got:
+        exact = operands[0] if len(operands) == 1 else [x * y for x, y in zip(*operands, strict=True)]
+        floor = [v >> places for v in exact]
+        if operation != "truncate":
+            floor = [max(v, 0) if e >= 0 else 0 for v, e in zip(floor, exact, strict=True)]
+        assert all(g - f in {0, 1} for g, f in zip(got, floor, strict=True)), (operation, got, floor)
+
+
+# ---- §9
+
+
+def commands() -> dict[str, Any]:
+    layers = [
+        {"kind": "input", "inputs": [], "name": ""},
+        {"kind": "linear", "inputs": [0], "name": "0", "parameters": ["0.weight"], "gain": 1, "offset": -32},
+    ]
+    good = {
+        "put": '{"do":"put","fraction":16,"id":1,"shape":[2,3]}',
+        "get": '{"batch":9,"do":"get","tensor":1}',
+        "apply": '{"batch":3,"do":"apply","fresh":false,"input":1,"model":2,"output":4}',
+        "cost": '{"do":"cost"}',
+    }
+    bad = {
+        "no-object": ("put", "[1]"),
+        "not-json": ("put", '{"do":"put"'),
+        "unknown": ("put", '{"do":"eval","code":"1"}'),
+        "extra-field": ("cost", '{"do":"cost","also":1}'),
+        "missing-field": ("put", '{"do":"put","id":1,"shape":[2,3]}'),
+        "negative": ("put", '{"do":"put","fraction":16,"id":-1,"shape":[2,3]}'),
+        "float-id": ("put", '{"do":"put","fraction":16,"id":1.0,"shape":[2,3]}'),
+        "boolean-number": ("get", '{"batch":true,"do":"get","tensor":1}'),
+        "shape-of-text": ("put", '{"do":"put","fraction":16,"id":1,"shape":["2"]}'),
+        "flag-of-number": ("apply", '{"batch":3,"do":"apply","fresh":0,"input":1,"model":2,"output":4}'),
+    }
+    tests: list[dict[str, Any]] = [
+        {"id": name, "comment": "accepted", "input": {"text": text}, "expected": {}} for name, text in good.items()
+    ]
+    tests += [
+        {
+            "id": name,
+            "comment": "refused before anything is done",
+            "derived_from": f"commands.json#{base}",
+            "input": {"text": text},
+            "error": {"type": "DecodeError"},
+        }
+        for name, (base, text) in bad.items()
+    ]
+    graphs: list[dict[str, Any]] = [
+        {"id": "network", "comment": "one layer", "input": {"layers": layers}, "expected": {}}
+    ]
+    spoiled: dict[str, Any] = {
+        "unknown-kind": [layers[0], {**layers[1], "kind": "exec"}],
+        "later-input": [layers[0], {**layers[1], "inputs": [1]}],
+        "two-inputs": [layers[0], {**layers[1], "inputs": [0, 0]}],
+        "no-input": layers[1:],
+        "field-too-many": [layers[0], {**layers[1], "window": [1, 1, 1, 1, 0, 0]}],
+        "gain-too-large": [layers[0], {**layers[1], "gain": 65}],
+        "nothing": [],
+    }
+    graphs += [
+        {
+            "id": name,
+            "comment": "refused",
+            "derived_from": "commands.json#network",
+            "input": {"layers": value},
+            "error": {"type": "DecodeError"},
+        }
+        for name, value in spoiled.items()
+    ]
+    return {
+        "spec": "protocols/mpc/SPEC.md §9",
+        "description": "Commands of a client and networks, accepted or refused as a whole.",
+        "groups": [group("command", tests), group("network", graphs)],
+    }

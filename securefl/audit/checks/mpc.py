@@ -1,0 +1,179 @@
+"""Vectors of secret-shared computation. SPEC: protocols/mpc/SPEC.md §3 to §6, §8, §9."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import numpy as np
+
+from securefl.audit.checks import Case, Check, expect, refused
+from securefl.mpc.arithmetic import mul, truncate
+from securefl.mpc.bits import reveal_bits
+from securefl.mpc.channel import HELPER, PARTIES, memory_channels
+from securefl.mpc.compare import negative, relu_and_sign
+from securefl.mpc.fixed import decode, encode
+from securefl.mpc.gemm import Words
+from securefl.mpc.graph import Graph
+from securefl.mpc.party import Party
+from securefl.mpc.service import decode_command
+from securefl.mpc.shared import Shared
+from securefl.primitives.prg import Keystream
+from securefl.wire import Buffer
+
+__all__ = ["CHECKS"]
+
+
+def _words(values: Sequence[str]) -> Words:
+    return np.array([int(value) for value in values], dtype=np.uint64)
+
+
+def _encode(case: Case) -> None:
+    values = [float.fromhex(value) for value in case.input["values"]]
+    fraction = case.params["fraction"]
+    if case.error is not None:
+        refused(case.error, lambda: encode(values, fraction))
+        return
+    words = encode(values, fraction)
+    expect("the words", [str(word) for word in words.tolist()], case.expected["words"])
+    expect("the values back", [value.hex() for value in decode(words, fraction).tolist()], case.expected["decoded"])
+
+
+def _party(pair: Sequence[int], secret: bytes, session: bytes) -> Party:
+    return Party(memory_channels()[pair[0]], {pair[1]: secret}, session)
+
+
+def _stream(case: Case) -> None:
+    given = case.input
+    party = _party(given["pair"], case.bytes("secret"), case.bytes("session"))
+    key = party.batch_key(given["pair"][1], given["batch"], case.bytes("program"))
+    expect("the key", key.hex(), case.expected["key"])
+    words = np.empty(8, "<u8")
+    Keystream(key).fill(words)
+    expect("the stream", words.tobytes().hex(), case.expected["stream"])
+
+
+def _batches(case: Case) -> None:
+    party = _party((0, HELPER), bytes(32), b"vectors")
+
+    def begin() -> None:
+        for batch in case.input["batches"]:
+            party.begin(batch)
+
+    if case.error is not None:
+        refused(case.error, begin)
+    else:
+        begin()
+
+
+class _Links:
+    """Channels of three threads, with what was sent on each link, or one message of another length."""
+
+    def __init__(self, spoil: Mapping[str, Any] | None) -> None:
+        self.sent: dict[str, list[str]] = {}
+        self.channels = memory_channels(deadline=10.0)
+        self._spoil = dict(spoil) if spoil else None
+        for channel in self.channels:
+            self._watch(channel)
+
+    def _watch(self, channel: Any) -> None:
+        send = channel.send
+
+        def watched(to: int, *buffers: Buffer) -> None:
+            message = b"".join(buffers)
+            link = f"{channel.party}>{to}"
+            self.sent.setdefault(link, []).append(message.hex())
+            if self._spoil is not None and self._spoil["link"] == link and len(self.sent[link]) == 1:
+                message = message[:-1] if self._spoil["bytes"] < 0 else message + b"\0"
+            send(to, message)
+
+        channel.send = watched
+
+
+def _run(party: Party, operation: str, places: int, operands: list[Shared]) -> tuple[Shared | None, list[int] | None]:
+    if operation == "product":
+        return mul(operands[0], operands[1]), None
+    if operation == "truncate":
+        return truncate(operands[0], places), None
+    if operation == "negative":
+        return None, _revealed(reveal_bits(negative(operands[0])))
+    x = mul(operands[0], operands[1]) if operation == "relu-of-product" else operands[0]
+    result, _bits = relu_and_sign(x, places)
+    return result, None
+
+
+def _revealed(bits: Any) -> list[int] | None:
+    return None if bits is None else [int(bit) for bit in bits]
+
+
+def _operation(case: Case) -> None:
+    given = case.input
+    links = _Links(given.get("spoil"))
+    keys = [bytes.fromhex(key) for key in given["keys"]]
+
+    def work(me: int) -> tuple[Shared | None, list[int] | None]:
+        own = dict(enumerate(keys)) if me == HELPER else {HELPER: keys[me]}
+        party = Party.with_keys(links.channels[me], own)
+        operands = []
+        for parts in given["parts"]:
+            part = None if me == HELPER else _words(parts[me])
+            operands.append(Shared(party, (len(parts[0]),), 62, part))
+        try:
+            return _run(party, given["operation"], given["places"], operands)
+        finally:
+            links.channels[me].close()
+
+    def everybody() -> list[tuple[Shared | None, list[int] | None]]:
+        with ThreadPoolExecutor(PARTIES) as pool:
+            futures = [pool.submit(work, me) for me in range(PARTIES)]
+        errors = [error for error in (future.exception() for future in futures) if error is not None]
+        if errors:
+            raise min(errors, key=lambda error: type(error).__name__)  # who found the fault, before whom it left alone
+        return [future.result() for future in futures]
+
+    if case.error is not None:
+        refused(case.error, everybody)
+        return
+    results = everybody()
+    sent = {link: list(messages) for link, messages in links.sent.items()}
+    expected = case.expected["messages"]
+    if given["operation"] == "negative":  # opening the bits afterwards is not part of the operation
+        for link in expected:
+            sent[link] = sent[link][: len(expected[link])]
+    for link, messages in expected.items():
+        expect(f"the messages {link}", sent.get(link), messages)
+    if given["operation"] == "negative":
+        expect("the signs", results[0][1], case.expected["signs"])
+        return
+    for me, (result, _signs) in enumerate(results):
+        part = None if result is None else result.part
+        wanted = case.expected["result"][me]
+        found = ["0"] * len(wanted) if part is None else [str(word) for word in part.tolist()]
+        expect(f"the result of party {me}", found, wanted)
+
+
+def _command(case: Case) -> None:
+    data = case.input["text"].encode()
+    if case.error is not None:
+        refused(case.error, lambda: decode_command(data))
+    else:
+        decode_command(data)
+
+
+def _network(case: Case) -> None:
+    layers = case.input["layers"]
+    if case.error is not None:
+        refused(case.error, lambda: Graph.from_data(layers))
+    else:
+        expect("the network", Graph.from_data(layers).to_data(), layers)
+
+
+CHECKS: Final[Mapping[str, Check]] = {
+    "encode": _encode,
+    "stream": _stream,
+    "batches": _batches,
+    "operation": _operation,
+    "command": _command,
+    "network": _network,
+}
