@@ -179,6 +179,6 @@ def counts() -> dict[str, Any]:
     ]
     return {
         "spec": "protocols/robust/SPEC.md §5",
-        "description": "expected.count is opened for input.logits and input.labels; input.noise: the servers' integers.",
+        "description": "expected.count is opened for input.logits, input.labels; input.noise: the servers' integers.",
         "groups": [{"operation": "count", "params": {}, "tests": tests}],
     }
