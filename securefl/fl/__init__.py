@@ -23,6 +23,8 @@
     pipeline     update to integers, sum of integers to mean
     summation    one protected sum of plain arrays
     aggregators  the aggregator of a simulated run, under any protection
+    robust_mean  the same under rules on shares that bear poisoned updates
+    private_test how many answers of a model are right on clients' data, and nothing else [torch]
     budget       a run's privacy budget and its ledger
     privacy      user-level privacy: the mechanism of each round and its charge
     example_privacy, dpsgd   example-level privacy: DP-SGD at each client [torch]
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from securefl.fl.interfaces import RoundRecord as RoundRecord
     from securefl.fl.interfaces import RunResult as RunResult
     from securefl.fl.interfaces import ServerView as ServerView
+    from securefl.fl.private_test import private_test as private_test
+    from securefl.fl.robust_mean import RobustMean as RobustMean
     from securefl.fl.seeds import SeedTree as SeedTree
     from securefl.fl.training import LocalTraining as LocalTraining
     from securefl.fl.workload import Workload as Workload
@@ -66,12 +70,14 @@ _HOME = {
     "FedAvg": "fedavg",
     "LocalTraining": "training",
     "ProtectedAggregator": "aggregators",
+    "RobustMean": "robust_mean",
     "RoundRecord": "interfaces",
     "RunResult": "interfaces",
     "SeedTree": "seeds",
     "ServerView": "interfaces",
     "Workload": "workload",
     "prepare": "workload",
+    "private_test": "private_test",
 }
 
 __all__ = [
@@ -84,12 +90,14 @@ __all__ = [
     "FedAvg",
     "LocalTraining",
     "ProtectedAggregator",
+    "RobustMean",
     "RoundRecord",
     "RunResult",
     "SeedTree",
     "ServerView",
     "Workload",
     "prepare",
+    "private_test",
 ]
 
 
