@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from securefl.errors import ConfigurationError, InvalidInputError  # noqa: E402
-from securefl.fl.private_test import private_test  # noqa: E402
+from securefl.fl.counting import private_test  # noqa: E402
 
 
 def model():
