@@ -31,6 +31,7 @@ _CHECKS: Final = {
     "wire": "securefl.audit.checks.wire",
     "encoding": "securefl.audit.checks.encoding",
     "secagg": "securefl.audit.checks.secagg",
+    "robust": "securefl.audit.checks.robust",
     "shared": "securefl.audit.checks.shared",
     "transport": "securefl.audit.checks.transport",
     "shells": "securefl.audit.checks.shells",

@@ -23,6 +23,8 @@
     pipeline     update to integers, sum of integers to mean
     summation    one protected sum of plain arrays
     aggregators  the aggregator of a simulated run, under any protection
+    robust_mean  the same under rules on shares that bear poisoned updates
+    counting     how many answers of a model are right on clients' data, and nothing else [torch]
     budget       a run's privacy budget and its ledger
     privacy      user-level privacy: the mechanism of each round and its charge
     example_privacy, dpsgd   example-level privacy: DP-SGD at each client [torch]
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from securefl.fl.aggregators import Dropouts as Dropouts
     from securefl.fl.aggregators import ProtectedAggregator as ProtectedAggregator
     from securefl.fl.config import Config as Config
+    from securefl.fl.counting import private_test as private_test
     from securefl.fl.data import Dataset as Dataset
     from securefl.fl.fedavg import FedAvg as FedAvg
     from securefl.fl.interfaces import Aggregate as Aggregate
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from securefl.fl.interfaces import RoundRecord as RoundRecord
     from securefl.fl.interfaces import RunResult as RunResult
     from securefl.fl.interfaces import ServerView as ServerView
+    from securefl.fl.robust_mean import RobustMean as RobustMean
     from securefl.fl.seeds import SeedTree as SeedTree
     from securefl.fl.training import LocalTraining as LocalTraining
     from securefl.fl.workload import Workload as Workload
@@ -66,12 +70,14 @@ _HOME = {
     "FedAvg": "fedavg",
     "LocalTraining": "training",
     "ProtectedAggregator": "aggregators",
+    "RobustMean": "robust_mean",
     "RoundRecord": "interfaces",
     "RunResult": "interfaces",
     "SeedTree": "seeds",
     "ServerView": "interfaces",
     "Workload": "workload",
     "prepare": "workload",
+    "private_test": "counting",
 }
 
 __all__ = [
@@ -84,12 +90,14 @@ __all__ = [
     "FedAvg",
     "LocalTraining",
     "ProtectedAggregator",
+    "RobustMean",
     "RoundRecord",
     "RunResult",
     "SeedTree",
     "ServerView",
     "Workload",
     "prepare",
+    "private_test",
 ]
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Channel",
     "Party",
     "Shared",
+    "connect",
     "decode",
     "encode",
     "join",
@@ -43,7 +44,11 @@ __all__ = [
 ]
 
 #: Names that live above the transport → their modules.
-_ABOVE = {"local_cluster": "securefl.cluster.local", "run_parties": "securefl.cluster.threads"}
+_ABOVE = {
+    "connect": "securefl.cluster.remote",
+    "local_cluster": "securefl.cluster.local",
+    "run_parties": "securefl.cluster.threads",
+}
 
 
 def __getattr__(name: str) -> Any:

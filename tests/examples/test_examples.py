@@ -18,6 +18,7 @@ SHOWS = {
     "04_your_own_transport.py": "survivors: 1 2 3 5 | their sum is exact",
     "05_private_inference.py": "two sharings of one image: no word in common, the same sum",
     "06_train_on_shares.py": "in the clear",
+    "07_robust_aggregation.py": "poisoned updates were dropped or outvoted, and no update was read",
 }
 
 
