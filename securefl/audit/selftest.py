@@ -34,6 +34,7 @@ _CHECKS: Final = {
     "shared": "securefl.audit.checks.shared",
     "transport": "securefl.audit.checks.transport",
     "shells": "securefl.audit.checks.shells",
+    "split": "securefl.audit.checks.split",
     "compression": "securefl.audit.checks.compression",
     "dp": "securefl.audit.checks.dp",
 }
