@@ -60,7 +60,7 @@ def messages() -> dict[str, Any]:
             {"id": name, "comment": comment, "derived_from": f"messages.json#{base}", "input": given, "error": error}
         )
     return {
-        "spec": "protocols/split/SPEC.md §2, §3",
+        "spec": "protocols/split/SPEC.md §3",
         "description": (
             "params and input.classes are a context, whose hash is expected.context; input is a message, whose body is "
             "expected.body, and back. With error: decoding input.body in step input.step is refused; where labels or "
@@ -89,7 +89,7 @@ def sizes() -> dict[str, Any]:
             name = f"{ring}-{features}-{outputs}-{batch}"
             tests.append({"id": name, "comment": "", "input": given, "expected": expected})
     return {
-        "spec": "protocols/split/SPEC.md §5.2, §5.4, §5.5",
+        "spec": "protocols/split/SPEC.md §5.4",
         "description": "g, g', Δ, K and L of a layer.",
         "groups": [{"operation": "sizes", "params": {}, "tests": tests}],
     }
@@ -208,7 +208,7 @@ def layers() -> dict[str, Any]:
             }
         )
     return {
-        "spec": "protocols/split/SPEC.md §5.3, §5.4, §5.5",
+        "spec": "protocols/split/SPEC.md §5.5",
         "description": (
             "The secret key, every 16-byte token and every encryption of zero are expanded from the test's id by "
             "SHAKE256, as split_vectors.py writes: client tokens are seed and noise key of each ciphertext in turn; "
