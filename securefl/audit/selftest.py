@@ -36,6 +36,7 @@ _CHECKS: Final = {
     "shells": "securefl.audit.checks.shells",
     "split": "securefl.audit.checks.split",
     "compression": "securefl.audit.checks.compression",
+    "ckks-threshold": "securefl.audit.checks.ckks_threshold",
     "dp": "securefl.audit.checks.dp",
 }
 
