@@ -36,6 +36,7 @@ _CHECKS: Final = {
     "transport": "securefl.audit.checks.transport",
     "shells": "securefl.audit.checks.shells",
     "mpc": "securefl.audit.checks.mpc",
+    "split": "securefl.audit.checks.split",
     "compression": "securefl.audit.checks.compression",
     "ckks-threshold": "securefl.audit.checks.ckks_threshold",
     "dp": "securefl.audit.checks.dp",

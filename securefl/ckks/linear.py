@@ -32,7 +32,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from securefl.ckks.backend import Encryptor, KeyPair, engine
+from securefl.ckks.backend import KeyPair, engine
 from securefl.ckks.params import KeyModel, ParameterSet
 from securefl.ckks.ring import NOISE_LIMIT, Multiplier, Residues, add_into, centered, lift, noise, scaled, uniform
 from securefl.errors import AuthenticationError, ConfigurationError, DecodeError, InvalidInputError
@@ -323,13 +323,24 @@ class LinearClient:
 class LinearServer:
     """The side with the weights. It can decrypt nothing. ``public_key``: the client's, from the wire.
 
+    ``zeros``: for vectors, a source of encryptions of zero, uint64[2, primes, N], in place of those under the key.
     Raises :class:`DecodeError` for a key that cannot be one.
     """
 
-    def __init__(self, layer: LinearLayer, public_key: Buffer, *, entropy: Entropy | None = None) -> None:
+    def __init__(
+        self,
+        layer: LinearLayer,
+        public_key: Buffer,
+        *,
+        entropy: Entropy | None = None,
+        zeros: Callable[[], Residues] | None = None,
+    ) -> None:
         self.layer = layer
         self._entropy = entropy if entropy is not None else SystemEntropy()
-        view = memoryview(public_key)
+        self._zero = zeros if zeros is not None else self._fresh_zeros(memoryview(public_key))
+
+    def _fresh_zeros(self, view: memoryview) -> Callable[[], Residues]:
+        layer = self.layer
         if view.nbytes != layer.public_key_bytes:
             raise DecodeError(f"a public key of {layer.parameters.name} has {layer.public_key_bytes} bytes")
         moduli = layer.parameters.primes + layer.parameters.special
@@ -340,7 +351,7 @@ class LinearServer:
                 size = layer.parameters.degree * q.bit_length() // 8
                 key[part, prime] = _unpack(view[at : at + size], layer.parameters.degree, q)
                 at += size
-        self._encryptor: Encryptor = engine(layer.parameters).encryptor(key)
+        return engine(layer.parameters).encryptor(key).zero
 
     def forward(self, payload: Buffer, weights: Integers, bias: Integers, batch: int) -> bytes:
         """Enc(W a + b) from Enc(a). ``weights``: int64[O, F] within ±weight_limit; ``bias``: int64[O].
@@ -434,8 +445,8 @@ class LinearServer:
         out1: list[bytes] = []
         out0: list[Residues] = []
         for answer, where in enumerate(places):
-            zero = self._encryptor.zero()
-            flood = _flood(self._entropy.token(KEY_BYTES), len(where), layer.flooding, primes)
+            zero = self._zero()
+            flood = _flood(self._entropy, len(where), layer.flooding, primes)
             rows1, rows0 = [], []
             for at, prime in enumerate(primes):
                 row1, row0 = np.ascontiguousarray(c1[at][answer]), np.ascontiguousarray(c0[at][answer])
@@ -497,21 +508,21 @@ def _divide(rows: Sequence[Residues], primes: Sequence[int]) -> Residues:
     return scaled(centered(difference, first), pow(second, -1, first), first)
 
 
-def _flood(key: bytes, count: int, most: int, primes: Sequence[int]) -> list[Residues]:
+def _flood(entropy: Entropy, count: int, most: int, primes: Sequence[int]) -> list[Residues]:
     """Uniform integers on [−most·R, most·R), R the second prime or 1, modulo each prime."""
-    words = np.empty(2 * count + 2, dtype=np.uint64)
-    Keystream(key).fill(words[: 2 * count + (2 * count) % 2])
-    # a multiple of 2^-64 · 2 most off uniform: below 2^-30 of what the flooding itself allows
-    high = (np.floor(words[:count].astype(np.float64) * 2.0**-64 * (2 * most)).astype(np.int64) - most).clip(
-        -most, most - 1
-    )
+    words = np.empty(count + count % 2, dtype=np.uint64)
+    Keystream(entropy.token(KEY_BYTES)).fill(words)
+    # 64 bits to a range below 2^34, in double: its steps are unequal by 2^-19 of one at most, where R = 1 and the bound
+    # itself is far larger; where there is a second prime, the part below it is exactly uniform
+    high = np.floor(words[:count].astype(np.float64) * 2.0**-64 * (2 * most)).astype(np.int64) - most
+    np.minimum(high, most - 1, out=high)
     if len(primes) == 1:
         return [lift(high, primes[0])]
     first, second = primes
-    low = (words[count : 2 * count] % np.uint64(second)).view(np.int64)
+    low = uniform(entropy.token(KEY_BYTES), count + count % 2, second)[:count]
     upper = scaled(high, second, first)
-    add_into(upper, lift(low, first), first)
-    return [upper, low.view(np.uint64).copy()]
+    add_into(upper, lift(low.view(np.int64), first), first)
+    return [upper, low]
 
 
 # ---- bytes

@@ -3,8 +3,9 @@
 ``output``    progress and tables: a bar on a terminal, plain lines elsewhere
 ``run``       train as configured
 ``plan``      what a configuration will cost
-``demo``      narrated protocols: ``demo_secagg``, ``demo_dp``
+``demo``      narrated protocols: ``demo_secagg``, ``demo_dp``, ``demo_split`` …
 ``privacy``   epsilon, calibrate, ledger
+``split``     split learning between two processes
 ``selftest``  the vectors on the installed package
 ``party``     one computing party of a cluster
 ``pki``       certificates for parties
@@ -26,6 +27,7 @@ from securefl.cli.plan import plan
 from securefl.cli.privacy import calibrate, epsilon, ledger
 from securefl.cli.run import run
 from securefl.cli.selftest import selftest
+from securefl.cli.split import split
 
 __all__ = ["app"]
 
@@ -62,5 +64,6 @@ app.command()(calibrate)
 app.add_typer(ledger, name="ledger")
 app.command()(party)
 app.add_typer(pki, name="pki")
+app.add_typer(split, name="split")
 app.command()(selftest)
 app.command()(bench)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -101,3 +102,20 @@ def mpc(
     from securefl.cli.output import write_json
 
     write_json(narrate(images, epochs, processes=processes, quiet=json == "-"), json)
+
+
+@demo.command()
+def split(
+    protect: Annotated[str, typer.Option(help="plain, quantized, noise or ckks.")] = "ckks",
+    series: Annotated[bool, typer.Option("--series", help="Synthetic series instead of digits.")] = False,
+    rounds: Annotated[int, typer.Option(help="Rounds of training before the attack.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Folder for split.html, with the pictures.")] = None,
+    json: Annotated[
+        str | None, typer.Option("--json", help="Also write the figures here; - is standard output.")
+    ] = None,
+) -> None:
+    """Split learning: one batch, and what the server rebuilds from plain, noised and protected activations."""
+    from securefl.cli.demo_split import narrate
+    from securefl.cli.output import write_json
+
+    write_json(narrate(protect, series, rounds, out, quiet=json == "-"), json)

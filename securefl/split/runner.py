@@ -26,7 +26,7 @@ from securefl.split.settings import SplitSettings
 from securefl.split.training import SplitRound, SplitTraining
 from securefl.types import ClientId, PartyId
 
-__all__ = ["FinishedSplitRun", "Reconstruction", "SplitRun", "default_cut", "settings_of"]
+__all__ = ["FinishedSplitRun", "Reconstruction", "SplitRun", "default_cut", "settings_of", "workload_of"]
 
 _SERIES = 1500, 500  # training and test examples of the synthetic series
 _PICTURES = 6
@@ -113,7 +113,7 @@ class SplitRun:
         self.config, self._chosen = config, config.split
         self._started = perf_counter()
         seeds = SeedTree(config.data.seed)
-        model, clients, self._test = _workload(config, self._chosen, seeds)
+        model, clients, self._test = workload_of(config, self._chosen, seeds)
         parts = default_cut(
             model, self._chosen.after, self._chosen.until, labels_at_server=self._chosen.labels == "server"
         )
@@ -194,9 +194,10 @@ class SplitRun:
         )
 
 
-def _workload(
+def workload_of(
     config: Config, chosen: SplitConfig, seeds: SeedTree
 ) -> tuple[nn.Module, dict[ClientId, Dataset], Dataset]:
+    """The model with its initial parameters, every client's examples, the test examples; fixed by the seeds."""
     if not chosen.series:
         workload = prepare(config)
         clients = {PartyId(at): workload.train.subset(rows) for at, rows in enumerate(workload.rows, start=1)}

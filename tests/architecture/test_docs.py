@@ -292,7 +292,7 @@ COMMANDS = sorted({command for path in DOCUMENTS for command in commands(path.re
 def help_of(command: tuple[str, ...]) -> tuple[list[str], str]:
     """The command words of an invocation, and their help."""
     steps = [step for step in command[:2] if re.fullmatch(r"[a-z]+", step)]
-    if steps[0] != "demo":
+    if steps[0] not in ("demo", "split"):
         steps = steps[:1]
     ran = CliRunner().invoke(app, [*steps, "--help"])
     assert ran.exit_code == 0, f"securefl {' '.join(steps)}: {ran.output}"

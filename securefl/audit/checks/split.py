@@ -1,0 +1,157 @@
+"""Vectors of split learning: messages, sizes, the encrypted layer. SPEC: protocols/split/SPEC.md §2, §3, §5."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from securefl.audit.checks import Case, Check, expect, refused
+from securefl.ckks.backend import KeyPair
+from securefl.ckks.linear import LinearClient, LinearLayer, LinearServer
+from securefl.ckks.params import parameter_set
+from securefl.ckks.ring import Multiplier, Residues, add_into, lift, noise, uniform
+from securefl.primitives.kem import PublicKey
+from securefl.split.messages import Batch, SplitContext, decode_batch, encode_batch
+from securefl.types import PartyId
+
+__all__ = ["CHECKS"]
+
+
+class _Tokens:
+    """An Entropy that gives the tokens of a vector, in turn."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._at = name, 0
+
+    def token(self, length: int) -> bytes:
+        self._at += 1
+        return _draw(f"{self._name} token {self._at - 1}", length)
+
+    def seal(self, recipient: PublicKey, plaintext: bytes, info: bytes) -> bytes:
+        raise LookupError("nothing is sealed here")
+
+
+def _draw(name: str, length: int) -> bytes:
+    return hashlib.shake_256(b"protocols/split " + name.encode()).digest(length)
+
+
+def _message(case: Case) -> None:
+    params, given = case.params, case.input
+    context = SplitContext(
+        bytes.fromhex(params["session"]),
+        PartyId(params["client"]),
+        params["mode"],
+        params["activations"],
+        params["outputs"],
+        params["max_batch"],
+        given["classes"],
+    )
+    labelled, with_loss = "labels" in given, "loss" in given
+    step = int(given["step"])
+    if case.error is not None:
+        body = bytes.fromhex(given["body"])
+        refused(case.error, lambda: decode_batch(body, context, step=step, labelled=labelled, with_loss=with_loss))
+        return
+    expect("the context's hash", context.hash.hex(), case.expected["context"])
+    labels = np.array(given["labels"], dtype=np.int64) if labelled else None
+    loss = float.fromhex(given["loss"]) if with_loss else None
+    whole = encode_batch(Batch(step, given["batch"], bytes.fromhex(given["payload"]), labels, loss))
+    expect("the body", whole.hex(), case.expected["body"])
+    found = decode_batch(whole, context, step=step, labelled=labelled, with_loss=with_loss)
+    expect("the payload", bytes(found.payload).hex(), given["payload"])
+    expect("the loss", found.loss, loss)
+    expect("the labels", None if found.labels is None else found.labels.tolist(), given.get("labels"))
+
+
+def _layer_of(given: Any, features: int, outputs: int) -> LinearLayer:
+    return LinearLayer(parameter_set(given["ring"]), features, outputs, given["max_batch"], *given["bits"])
+
+
+def _sizes(case: Case) -> None:
+    given = case.input
+    layer = _layer_of(given, given["features"], given["outputs"])
+    expect("g", layer.group, case.expected["group"])
+    expect("g'", layer.gradient_group, case.expected["gradient_group"])
+    expect("Δ", str(layer.scale), case.expected["scale"])
+    expect("K", str(layer.flooding), case.expected["flooding"])
+    expect("L", str(layer.result_limit), case.expected["limit"])
+
+
+def _zeros(layer: LinearLayer, secret: Multiplier, name: str) -> Callable[[], Residues]:
+    def make() -> Iterator[Residues]:
+        at, degree, primes = 0, layer.parameters.degree, layer.parameters.primes
+        while True:
+            seed = _draw(f"{name} zero {at}", 16)
+            errors = noise(_draw(f"{name} zero noise {at}", 16), degree)
+            pair = np.empty((2, len(primes), degree), dtype=np.uint64)
+            for index, q in enumerate(primes):
+                pair[1, index] = uniform(seed[:-1] + bytes([seed[-1] ^ index]), degree, q)
+                c0 = lift(errors, q)
+                add_into(c0, (np.uint64(q) - secret.times(pair[1, index], q)) % np.uint64(q), q)
+                pair[0, index] = c0
+            yield pair
+            at += 1
+
+    source = make()
+    return lambda: next(source)
+
+
+def _secret(name: str, degree: int) -> KeyPair:
+    values = np.frombuffer(_draw(f"{name} secret", degree), np.uint8) % 3
+    return KeyPair(values.astype(np.int8) - np.int8(1), np.zeros((2, 0, degree), dtype=np.uint64))
+
+
+def _forward(case: Case, name: str, fault: str) -> tuple[bytes, bytes, list[list[int]]]:
+    """(ciphertext, answer, outputs) of the forward pass, with one fault."""
+    given = case.input
+    rows = np.array(given["activations"], dtype=np.int64)
+    weights, bias = np.array(given["weights"], dtype=np.int64), np.array(given["bias"], dtype=np.int64)
+    layer = _layer_of(given, rows.shape[1], len(weights))
+    keys = _secret(name, layer.parameters.degree)
+    zeros = _zeros(layer, Multiplier(keys.secret), name)
+    client = LinearClient(layer, keys=keys, entropy=_Tokens(f"{name} client"))
+    server = LinearServer(layer, b"", entropy=_Tokens(f"{name} server"), zeros=zeros)
+    if fault == "range":
+        rows[0, 0] = layer.activation_limit + 1
+    up = bytearray(client.encrypt_activations(rows))
+    if fault == "seed":
+        up[0] ^= 1
+    if fault == "residue":
+        up[16:24] = b"\xff" * 8
+    sent = bytes(up[:-1] if fault == "short" else up)
+    down = bytearray(server.forward(sent, weights, bias, len(rows)))
+    if fault == "answer":
+        down[layer.parameters.degree * 60 // 8 + 4] ^= 64
+    if fault == "key":
+        client = LinearClient(layer, keys=_secret("another", layer.parameters.degree))
+    return sent, bytes(down), client.decrypt_outputs(bytes(down), len(rows)).tolist()
+
+
+def _layer(case: Case) -> None:
+    if case.error is not None:
+        refused(case.error, lambda: _forward(case, "small", case.input["fault"]))
+        return
+    name, given, expected = case.test["id"], case.input, case.expected
+    up, down, outputs = _forward(case, name, "")
+    expect("the ciphertext", hashlib.sha256(up).hexdigest(), expected["ciphertext"])
+    expect("the answer", hashlib.sha256(down).hexdigest(), expected["answer"])
+    expect("the outputs", outputs, expected["outputs"])
+    gradient = np.array(given["gradient"], dtype=np.int64)
+    weights = np.array(given["weights"], dtype=np.int64)
+    layer = _layer_of(given, weights.shape[1], len(weights))
+    keys = _secret(name, layer.parameters.degree)
+    zeros = _zeros(layer, Multiplier(keys.secret), f"{name} back")
+    client = LinearClient(layer, keys=keys, entropy=_Tokens(f"{name} client back"))
+    server = LinearServer(layer, b"", entropy=_Tokens(f"{name} server back"), zeros=zeros)
+    up = client.encrypt_gradient(gradient)
+    expect("the gradient's ciphertext", hashlib.sha256(up).hexdigest(), expected["gradient_ciphertext"])
+    back = server.backward(up, weights, len(gradient))
+    expect("the gradient's answer", hashlib.sha256(back).hexdigest(), expected["gradient_answer"])
+    found = client.decrypt_input_gradient(back, len(gradient)).tolist()
+    expect("the input's gradient", found, expected["input_gradient"])
+
+
+CHECKS: Final[dict[str, Check]] = {"message": _message, "sizes": _sizes, "layer": _layer}
