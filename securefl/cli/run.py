@@ -16,7 +16,7 @@ __all__ = ["run"]
 
 def run(
     config: Annotated[Path | None, typer.Argument(help="TOML file; none: the bundled run.", show_default=False)] = None,
-    protect: Annotated[str | None, typer.Option(help="masked, shared or plain; overrides [protection] method.")] = None,
+    protect: Annotated[str | None, typer.Option(help="Overrides [protection] method, or [split] protect.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Overrides [training] rounds.")] = None,
     clients: Annotated[int | None, typer.Option(help="Overrides [data] clients.")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides [data] seed. Masks are never seeded.")] = None,
@@ -46,6 +46,13 @@ def run(
     else:
         folder = Path("runs/last") if out is None else out
         settings = load(config).with_overrides(protect=protect, rounds=rounds, clients=clients, seed=seed)
+    if settings.split is not None:
+        from securefl.cli.run_split import train
+
+        if resume is not None or shadow:
+            raise ConfigurationError("split learning has no --resume and no --shadow in this version")
+        train(settings, folder, json)
+        return
     session = runner.Run(settings, folder, resume=resume is not None, shadow=shadow)
     quiet = json == "-"
     if not quiet:
@@ -77,7 +84,8 @@ def _summary(report: dict[str, object], out: Path) -> None:
     if report["stopped"]:
         console.print(f"stopped at the budget: {report['stopped']}", markup=False)
     console.print(
-        f"test accuracy {report['accuracy']:.4f} after {report['rounds']} rounds, "
+        f"test accuracy {report['accuracy']:.4f} (mean over classes {report['balanced_accuracy'] or 0:.4f}) "
+        f"after {report['rounds']} rounds, "
         f"model {str(report['model_hash'])[:16]}…, {report['privacy']}",
         markup=False,
     )
