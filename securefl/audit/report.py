@@ -15,11 +15,12 @@ from typing import Any
 import securefl
 from securefl.errors import ConfigurationError, MissingExtraError
 from securefl.fl.interfaces import RoundRecord
+from securefl.fl.protections import trust_of
 from securefl.fl.runner import FinishedRun
 
 __all__ = ["build", "render", "versions", "write"]
 
-_PACKAGES = ("numpy", "cryptography", "pycryptodome", "torch", "scikit-learn")
+_PACKAGES = ("numpy", "cryptography", "pycryptodome", "torch", "scikit-learn", "tenseal")
 
 
 def build(run: FinishedRun) -> dict[str, Any]:
@@ -29,12 +30,15 @@ def build(run: FinishedRun) -> dict[str, Any]:
     return {
         "protect": config.protection.method,
         "suite": config.protection.suite if config.protection.method in ("masked", "shared") else None,
+        "key_model": config.protection.key_model if config.protection.method == "ckks" else None,
+        "trust": trust_of(config.protection.method, config.protection.key_model),
         "rounds": len(records),
         "failed_rounds": [{"round": r.round, "reason": r.failed} for r in records if r.failed is not None],
         "clients": config.data.clients,
         "threshold": config.protection.threshold_count(config.data.clients),
         "survivors": [list(record.survivors) for record in records],
         "accuracy": run.result.accuracy,
+        "balanced_accuracy": records[-1].balanced_accuracy,
         "accuracy_per_round": [record.accuracy for record in records],
         "epsilon": None if run.privacy is None else run.privacy.epsilon,
         "delta": None if config.privacy is None else config.privacy.delta,
