@@ -367,6 +367,23 @@ def test_a_sum_is_not_repeated_with_other_clients() -> None:
     assert any("answered already" in error for error in errors_of(loopback))
 
 
+def test_an_error_does_not_make_room_for_a_repetition() -> None:
+    loopback = LoopbackGrid(5)
+
+    def spoil(message: Message) -> None:
+        if "securefl.frames" in message.content and "arrays" in message.content:
+            message.content["config"] = ConfigRecord({"server-round": 9})
+
+    loopback.tamper = spoil
+    grid = secured(loopback)
+    run(grid, rounds=1)
+    assert "TooFewClientsError" in grid.reports[0].failed
+    assert all(set(context.state["securefl"]) == {"run", "round"} for context in loopback.contexts.values())
+    loopback.tamper, grid._sums = lambda message: None, 0
+    run(grid, rounds=1)
+    assert any("answered already" in error for error in errors_of(loopback))
+
+
 def test_tensors_of_integers_are_kept_or_refused() -> None:
     start = {**START, "count": np.array(7)}
     arrays = ArrayRecord(_arrays(start))
