@@ -13,6 +13,7 @@ The packages, lowest first (an import only goes down):
     secagg, plain   pairwise-masked sums; the unprotected sum they are compared with
     transport       carrying frames between roles
     fl              the pipeline, FedAvg, data and training
+    integrations    inside Flower, NVFLARE and anything else
     audit           vectors, reports
     cli             the command line
 

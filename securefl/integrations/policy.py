@@ -22,7 +22,7 @@ __all__ = ["Policy"]
 
 PREFIX: Final = "securefl-"
 FILE_KEY: Final = "securefl-policy"
-PROTECTED: Final = ("masked", "ckks", "shared")
+PROTECTED: Final = ("masked",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,11 @@ class Policy:
         if self.minimum_survivors > invitation.clients:
             raise TooFewClientsError(
                 f"{invitation.clients} clients are invited; this client asks for {self.minimum_survivors} in the sum"
+            )
+        if invitation.noise is not None and invitation.noise.minimum_survivors > invitation.threshold:
+            raise ConfigurationError(
+                f"the noise is sized for {invitation.noise.minimum_survivors} survivors and the sum may be opened over "
+                f"{invitation.threshold}"
             )
         noise = invitation.noise.noise_multiplier if invitation.noise is not None else 0.0
         if noise < self.minimum_noise:

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -24,7 +25,10 @@ from securefl.integrations.invitation import METRICS, Invitation
 from securefl.machine import Protection, RoundContext, SumResult
 from securefl.types import IntegerVector, Tensors
 
-__all__ = ["Means", "VectorCoder", "context_of", "protection_of"]
+#: Protections whose parties are the engine's own: clients and a server.
+CARRIED: Final = ("masked", "plain")
+
+__all__ = ["CARRIED", "Means", "VectorCoder", "context_of", "protection_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,5 +126,10 @@ def context_of(invitation: Invitation, coder: Coder) -> RoundContext:
 
 
 def protection_of(invitation: Invitation) -> Protection:
-    """The protection that is proposed. Raises :class:`ConfigurationError` for names that are unknown here."""
+    """The protection that is proposed. Raises :class:`ConfigurationError` for names that do not work here."""
+    if invitation.protect not in CARRIED:
+        raise ConfigurationError(
+            f"inside other systems sums are {' or '.join(CARRIED)}; {invitation.protect!r} needs parties besides the "
+            "clients and the server, which these integrations do not carry"
+        )
     return protection_named(invitation.protect, invitation.suite)

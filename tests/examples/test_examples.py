@@ -19,6 +19,7 @@ SHOWS = {
     "05_private_inference.py": "two sharings of one image: no word in common, the same sum",
     "06_train_on_shares.py": "in the clear",
     "07_robust_aggregation.py": "poisoned updates were dropped or outvoted, and no update was read",
+    "08_embed_in_another_system.py": "survivors: 1 2 3 5 | dropped: {4: 'did not answer in time'}",
 }
 
 

@@ -20,6 +20,8 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.task_identity import TaskIdentity
 
 from securefl.errors import ConfigurationError
+from securefl.fl.config import PrivacyConfig
+from securefl.fl.privacy import UserPrivacy
 from securefl.integrations.flower import Policy, SecureGrid, SecureMod
 from securefl.integrations.flower.records import content_bytes
 
@@ -365,6 +367,23 @@ def test_a_sum_is_not_repeated_with_other_clients() -> None:
     assert any("answered already" in error for error in errors_of(loopback))
 
 
+def test_an_error_does_not_make_room_for_a_repetition() -> None:
+    loopback = LoopbackGrid(5)
+
+    def spoil(message: Message) -> None:
+        if "securefl.frames" in message.content and "arrays" in message.content:
+            message.content["config"] = ConfigRecord({"server-round": 9})
+
+    loopback.tamper = spoil
+    grid = secured(loopback)
+    run(grid, rounds=1)
+    assert "TooFewClientsError" in grid.reports[0].failed
+    assert all(set(context.state["securefl"]) == {"run", "round"} for context in loopback.contexts.values())
+    loopback.tamper, grid._sums = lambda message: None, 0
+    run(grid, rounds=1)
+    assert any("answered already" in error for error in errors_of(loopback))
+
+
 def test_tensors_of_integers_are_kept_or_refused() -> None:
     start = {**START, "count": np.array(7)}
     arrays = ArrayRecord(_arrays(start))
@@ -374,6 +393,50 @@ def test_tensors_of_integers_are_kept_or_refused() -> None:
     result = strategy.FedAvg(fraction_evaluate=0.0).start(grid, ArrayRecord(_arrays(start)), 1)
     close(result, expected(range(1, 6), 1))
     assert result.arrays["count"].numpy() == pytest.approx(7)  # FedAvg's own mean of five 7s is not quite 7
+
+
+def private(folder: Any, population: int = 8, **options: Any) -> UserPrivacy:
+    made = UserPrivacy(
+        PrivacyConfig(**{"epsilon": 50.0, "clip_norm": 1.0, **options}),
+        dimension=sum(value.size for value in START.values()),
+        population=population,
+        minimum_survivors=6,
+        rounds=2,
+        value_bits=22,
+    )
+    made.open(folder / "ledger.sqlite", "run")
+    return made
+
+
+def test_noise_of_the_clients_and_a_budget_that_ends_the_releases(tmp_path: Any) -> None:
+    privacy = private(tmp_path)
+    loopback = LoopbackGrid(8, node_config={"securefl-minimum-noise": privacy.mechanism.noise_multiplier})
+    grid = secured(loopback, privacy=privacy)
+    result = run(grid, rounds=3)
+    assert [report.failed for report in grid.reports][:2] == [None, None]
+    assert "PrivacyBudgetExceededError" in grid.reports[2].failed
+    assert 0 < privacy.epsilon_spent <= 50.0
+    clipped = {}
+    for node in range(1, 9):
+        for round in (1, 2):
+            flat = np.concatenate([value.ravel() for value in update_of(node, round).values()])
+            clipped[node, round] = flat * min(1, 1 / np.linalg.norm(flat))
+    mean = sum(clipped.values()) / 8
+    found = np.concatenate([(result.arrays[name].numpy() - START[name]).ravel() for name in SHAPES])
+    stddev = np.sqrt(2 * 8 / 6) * privacy.mechanism.noise_multiplier / 8  # of two rounds, noise sized for 6 of 8
+    noise = (found - mean) / stddev
+    # 205 normal values: outside these bounds with probability below 1e-6 each
+    assert abs(noise.mean()) < 0.35
+    assert 0.75 < noise.std() < 1.28
+
+
+def test_privacy_that_flower_cannot_keep_is_refused(tmp_path: Any) -> None:
+    for at, options in enumerate(({"noise": "central"}, {"adaptive": True}, {"sampling_probability": 0.5})):
+        (tmp_path / str(at)).mkdir()
+        with pytest.raises(ConfigurationError):
+            secured(LoopbackGrid(8), privacy=private(tmp_path / str(at), **options))
+    with pytest.raises(ConfigurationError, match="releases of their own"):
+        secured(LoopbackGrid(8), privacy=private(tmp_path), metrics={"loss": 1.0})
 
 
 def test_settings_that_cannot_work_are_refused_at_once() -> None:

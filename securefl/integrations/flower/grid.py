@@ -8,18 +8,26 @@ strategies take as failures of the clients; the next round goes its way.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from securefl.errors import ConfigurationError, DecodeError, SecureFLError, TooFewClientsError
+from securefl.errors import (
+    ConfigurationError,
+    DecodeError,
+    PrivacyBudgetExceededError,
+    SecureFLError,
+    TooFewClientsError,
+)
+from securefl.fl.interfaces import LostRoundError
 from securefl.integrations.coordinator import Coordinator
 from securefl.integrations.flower.records import (
     KEY,
@@ -30,10 +38,15 @@ from securefl.integrations.flower.records import (
     tensors_of,
 )
 from securefl.integrations.flower.strategies import calling_strategy, check_strategy
+from securefl.integrations.invitation import NoiseTerms
 from securefl.integrations.settings import Settings
 from securefl.integrations.tensors import arrays_hash, floating, layout_of
 from securefl.integrations.vector import Means
 from securefl.types import ClientId, PartyId
+
+if TYPE_CHECKING:
+    from securefl.dp.distributed import DistributedSkellam
+    from securefl.fl.privacy import UserPrivacy  # brings pydantic
 
 __all__ = ["RoundReport", "SecureGrid"]
 
@@ -78,7 +91,9 @@ class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking env
 
     ``step_seconds``: how long an exchange of keys or shares may take. ``train_seconds``: how long clients may take from
     the model to their vector; by default the timeout that the strategy passes. ``poll_seconds``: between two looks for
-    replies. ``strategy``: which strategy asks, if it is not the one whose ``start`` is running.
+    replies. ``strategy``: which strategy asks, if it is not the one whose ``start`` is running. ``privacy``: user-level
+    differential privacy by distributed noise, its ledger open (:class:`~securefl.fl.privacy.UserPrivacy`): every
+    client counts alike and adds its share of the noise; each sum is charged before it is decoded.
 
     ``reports`` has one :class:`RoundReport` per round and evaluation. Raises :class:`ConfigurationError` for settings
     that cannot work, before anything is sent.
@@ -92,12 +107,16 @@ class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking env
         train_seconds: float | None = None,
         poll_seconds: float = 0.25,
         strategy: Any = None,
+        privacy: UserPrivacy | None = None,
         **settings: Any,
     ) -> None:
         unknown = sorted(settings.keys() - Settings.__dataclass_fields__.keys())
         if unknown:
             raise ConfigurationError(f"SecureGrid knows no {unknown[0]!r}")
         self._grid = grid
+        if privacy is not None:
+            settings = {**settings, "value_bits": _mechanism(privacy, settings).value_bits}
+        self._privacy = privacy
         self._settings = Settings(**settings)
         self._step_seconds, self._train_seconds, self._poll = step_seconds, train_seconds, poll_seconds
         self._strategy = strategy
@@ -189,6 +208,7 @@ class _Round:
         self._request_bytes = self._reply_bytes = self._exchanges = 0
         self._arguments = arguments
         self._number = grid.next_sum()
+        self._privacy = grid._privacy
 
     def _common(self) -> tuple[str, dict[str, Any], bytes]:
         """The one model and configuration that all clients get."""
@@ -222,9 +242,12 @@ class _Round:
                     layout=layout,
                     model_hash=arrays_hash(self._model),
                     arguments_hash=self._arguments,
+                    noise=self._noise(),
                 )
+                if self._privacy is not None:
+                    self._privacy.before(self._number)
                 sums.append(_Sum(Coordinator(invitation), nodes))
-            except TooFewClientsError as error:
+            except (TooFewClientsError, PrivacyBudgetExceededError, LostRoundError) as error:
                 replies += self._errors(nodes, error)
                 self._report((), dict.fromkeys(nodes, "not invited"), error, {}, None)
         if sums:
@@ -321,14 +344,33 @@ class _Round:
             Message(Error(_CODE, f"left the sum: {dropped[node]}"), reply_to=self._requests[node]) for node in lost
         ]
 
-    @staticmethod
-    def _decoded(coordinator: Coordinator) -> tuple[Means | None, Exception | None]:
+    def _noise(self) -> NoiseTerms | None:
+        if self._privacy is None:
+            return None
+        mechanism = _mechanism(self._privacy, {})
+        return NoiseTerms(
+            mechanism.clip_norm,
+            mechanism.noise_multiplier,
+            mechanism.clients,
+            mechanism.minimum_survivors,
+            mechanism.colluders,
+        )
+
+    def _decoded(self, coordinator: Coordinator) -> tuple[Means | None, Exception | None]:
+        """The means; under differential privacy only after their charge is on disk."""
         if coordinator.result is None:
             return None, coordinator.error
+        coder = coordinator.coder
         try:
-            return coordinator.coder.decode(coordinator.result), None
+            if self._privacy is None:
+                return coder.decode(coordinator.result), None
+            self._privacy.charge(self._number, coder.coder, coordinator.result)
+            means = coder.decode(coordinator.result)
+            digest = hashlib.sha256(b"".join(tensor.tobytes() for tensor in means.update.values())).digest()
+            self._privacy.released(self._number, coder.coder, digest)
         except SecureFLError as error:
             return None, error
+        return means, None
 
     def _mean_reply(self, node: int, means: Means, arrays: Mapping[str, Array]) -> Message:
         weight = means.total_weight / means.survivors
@@ -381,3 +423,19 @@ class _Sum:
     def __init__(self, coordinator: Coordinator, nodes: Sequence[int]) -> None:
         self.coordinator = coordinator
         self.nodes: dict[ClientId, int] = {PartyId(at): node for at, node in enumerate(nodes, start=1)}
+
+
+def _mechanism(privacy: UserPrivacy, settings: Mapping[str, Any]) -> DistributedSkellam:
+    """The noise that clients are to add. Raises :class:`ConfigurationError` for what rounds here cannot keep."""
+    from securefl.dp.distributed import DistributedSkellam
+
+    mechanism = privacy.mechanism
+    if not isinstance(mechanism, DistributedSkellam) or privacy.adaptive is not None:
+        raise ConfigurationError('privacy inside Flower is noise = "distributed" with a fixed clip norm')
+    if privacy.sampling_probability != 1.0:
+        raise ConfigurationError(
+            "a strategy samples a fixed number of nodes, not each by its own coin: leave sampling_probability out"
+        )
+    if settings.get("metrics") or settings.get("evaluate_metrics") or settings.get("groups", 1) != 1:
+        raise ConfigurationError("metrics, evaluations and groups are releases of their own: not beside privacy=…")
+    return mechanism

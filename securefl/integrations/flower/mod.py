@@ -61,7 +61,7 @@ class SecureMod:
                 return _Turn(message, context, call_next, policy).answer()
             self._check_unprotected(message.metadata.message_type, policy)
         except SecureFLError as error:
-            context.state.pop(KEY, None)
+            self._forget_session(context)
             return Message(Error(_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)
         return call_next(message, context)
 
@@ -70,6 +70,13 @@ class SecureMod:
         if of_node is None or of_code is None:
             return of_node or of_code or Policy()
         return of_node.stricter(of_code)
+
+    @staticmethod
+    def _forget_session(context: Context) -> None:
+        """Drop the secrets; the number of the last sum stays, or an error would make room for its repetition."""
+        old = context.state.get(KEY)
+        if isinstance(old, ConfigRecord):
+            context.state[KEY] = ConfigRecord({name: old[name] for name in ("run", "round") if name in old})
 
     @staticmethod
     def _check_unprotected(message_type: str, policy: Policy) -> None:

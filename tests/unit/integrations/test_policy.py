@@ -43,6 +43,9 @@ def test_noise_and_unknown_protections() -> None:
     Policy(minimum_noise=0.7).check(noisy)
     with pytest.raises(ConfigurationError, match=r"0\.7 is proposed"):
         Policy(minimum_noise=0.71).check(noisy)
+    short = replace(noisy, noise=NoiseTerms(1.0, 0.7, 10, 7, 0))
+    with pytest.raises(ConfigurationError, match="sized for 7 survivors"):
+        Policy().check(short)
     with pytest.raises(ConfigurationError, match="unknown here"):
         Policy(allow_plain=True).check(replace(FINE, protect="rot13"))
 
