@@ -347,13 +347,16 @@ class Servers:
 
 def _add(replies: Sequence[memoryview]) -> tuple[Words, tuple[int, ...], int]:
     """The value from the servers' parts, with its shape and fraction, on which all three must agree."""
-    headers = {bytes(reply[: 16 + 8 * struct.unpack_from(">Q", reply, 8)[0]]) for reply in replies if len(reply) >= 16}
-    if len(headers) != 1:
+    sizes = {struct.unpack_from(">Q", reply, 8)[0] if len(reply) >= 16 else 9 for reply in replies}
+    headers = {bytes(reply[: 16 + 8 * size]) for reply in replies for size in sizes if size <= 8}
+    if len(sizes) != 1 or len(headers) != 1:
         raise DecodeError("the parties hold tensors of different shapes")
-    (header,) = headers
-    fraction, dimensions, *shape = struct.unpack(f">{len(header) // 8}Q", header)
+    (header,), (dimensions,) = headers, sizes
+    if len(header) != 16 + 8 * dimensions:
+        raise DecodeError("the shape of the result is cut off")
+    fraction, _, *shape = struct.unpack(f">{2 + dimensions}Q", header)
     parts = [reply[len(header) :] for reply in replies[:HELPER]]
-    if dimensions != len(shape) or fraction > 64 or any(len(part) != 8 * math.prod(shape) for part in parts):
+    if fraction > 64 or any(len(part) != 8 * math.prod(shape) for part in parts):
         raise DecodeError("a part of the result has another size than its shape says")
     zero, one = (np.frombuffer(part, np.uint64) for part in parts)
     return zero + one, tuple(shape), fraction

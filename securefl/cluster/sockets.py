@@ -16,13 +16,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from securefl.errors import LostPartyError
-from securefl.mpc.channel import Traffic, check_size
+from securefl.mpc.channel import HELPER, Traffic, check_size
 from securefl.wire import Buffer
 
 __all__ = ["SocketChannel", "connected_pair"]
 
 _KERNEL_BUFFER = 4 << 20
-#: Bytes kept for peers that do not read before a sender waits for them; only the helper ever gets that far ahead.
+#: Bytes kept for peers that do not read before a sender that never reads itself, the helper, waits for them. Servers
+#: send to each other at the same time, so waiting before reading could stop both.
 _KEPT_MOST = 256 << 20
 
 
@@ -89,7 +90,7 @@ class SocketChannel:
         for view in rest:
             self._kept[to].append(memoryview(bytes(view)))
             self._kept_bytes += view.nbytes
-        while self._kept_bytes > _KEPT_MOST:
+        while self.party == HELPER and self._kept_bytes > _KEPT_MOST:
             self._wait(None)
 
     def _write(self, to: int, views: list[memoryview]) -> list[memoryview]:

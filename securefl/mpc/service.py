@@ -23,6 +23,7 @@ import numpy as np
 from securefl.errors import DecodeError
 from securefl.mpc.arithmetic import matmul, mul, randomized_part, settle, truncate
 from securefl.mpc.audit import audit
+from securefl.mpc.fixed import HEADROOM_BITS
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import Graph
 from securefl.mpc.network import Network
@@ -203,8 +204,8 @@ class Service:
     def _put(self, command: dict[str, Any], payload: memoryview) -> bytes:
         shape = tuple(command["shape"])
         elements = math.prod(shape)
-        if len(shape) > 8 or elements * 8 > MAX_PAYLOAD_BYTES:
-            raise DecodeError("a tensor has at most 8 dimensions and 8 GiB")
+        if len(shape) > 8 or elements * 8 > MAX_PAYLOAD_BYTES or command["fraction"] >= HEADROOM_BITS:
+            raise DecodeError(f"a tensor has at most 8 dimensions, 8 GiB and {HEADROOM_BITS - 1} binary places")
         due = {0: KEY_BYTES, 1: 8 * elements}.get(self.party.me, 0)
         if payload.nbytes != due:
             raise DecodeError(f"the part of a tensor of shape {list(shape)} has {due} bytes, got {payload.nbytes}")
