@@ -15,11 +15,12 @@ from typing import Any
 import securefl
 from securefl.errors import ConfigurationError, MissingExtraError
 from securefl.fl.interfaces import RoundRecord
+from securefl.fl.protections import trust_of
 from securefl.fl.runner import FinishedRun
 
 __all__ = ["build", "render", "versions", "write"]
 
-_PACKAGES = ("numpy", "cryptography", "pycryptodome", "torch", "scikit-learn")
+_PACKAGES = ("numpy", "cryptography", "pycryptodome", "torch", "scikit-learn", "tenseal")
 
 
 def build(run: FinishedRun) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def build(run: FinishedRun) -> dict[str, Any]:
     return {
         "protect": config.protection.method,
         "suite": config.protection.suite if config.protection.method in ("masked", "shared") else None,
+        "key_model": config.protection.key_model if config.protection.method == "ckks" else None,
+        "trust": trust_of(config.protection.method, config.protection.key_model),
         "rounds": len(records),
         "failed_rounds": [{"round": r.round, "reason": r.failed} for r in records if r.failed is not None],
         "clients": config.data.clients,

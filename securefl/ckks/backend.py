@@ -28,7 +28,7 @@ from securefl.ckks.params import ParameterSet
 from securefl.ckks.ring import Residues, centered, lift
 from securefl.errors import ConfigurationError, MissingExtraError
 
-__all__ = ["Encryptor", "Engine", "KeyPair", "engine", "require"]
+__all__ = ["Encryptor", "Engine", "KeyPair", "Transform", "engine", "require", "saved_words"]
 
 _MAGIC: Final = 0xA15E
 _SEAL_HEADER: Final = struct.Struct("<HBBBBHQ")  # magic, header size, version, version, compression, 0, size
@@ -121,6 +121,14 @@ def _saved(item: Any, scratch: _Scratch, limit: int) -> NDArray[np.uint8]:
     return out[:count]
 
 
+def saved_words(item: Any, count: int) -> NDArray[np.uint64]:
+    """The last ``count`` words of what a SEAL object saves: of ciphertexts and plaintexts, their residues."""
+    whole = _saved(item, _Scratch(), 8 * count + 4096)
+    if whole.nbytes < 8 * count:
+        raise ConfigurationError(f"a SEAL object has fewer than {count} words")
+    return np.frombuffer(whole.tobytes()[-8 * count :], dtype="<u8")
+
+
 class _Template:
     """The bytes around the residues of one kind of SEAL object, learned from SEAL, to load others by."""
 
@@ -172,11 +180,11 @@ def _context(degree: int, primes: tuple[int, ...], *, checked: bool) -> Any:
     return context
 
 
-class _Form:
+class Transform:
     """The number-theoretic transform of SEAL for one prime, both ways."""
 
-    def __init__(self, degree: int, prime: int, scratch: _Scratch) -> None:
-        seal = require()
+    def __init__(self, degree: int, prime: int, scratch: _Scratch | None = None) -> None:
+        seal, scratch = require(), scratch or _Scratch()
         # Only the ring matters here, nothing is encrypted: SEAL's check of the security level is for the real context.
         self._context = _context(degree, (prime,), checked=False)
         self._evaluator = seal.Evaluator(self._context)
@@ -255,8 +263,8 @@ class Engine:
         self._plaintext_words = (len(parameters.primes), degree)
 
     @cached_property
-    def _forms(self) -> tuple[_Form, ...]:
-        return tuple(_Form(self.parameters.degree, prime, self._scratch) for prime in self.moduli)
+    def _transforms(self) -> tuple[Transform, ...]:
+        return tuple(Transform(self.parameters.degree, prime, self._scratch) for prime in self.moduli)
 
     # ---- keys -------------------------------------------------------------------------------------------------
 
@@ -267,7 +275,7 @@ class Engine:
         public = seal.PublicKey()
         generator.create_public_key(public)
         values = self._secret_keys.residues(generator.secret_key())
-        secret = centered(self._forms[0].backward(np.stack((values[0], values[0])))[0], self.moduli[0])
+        secret = centered(self._transforms[0].backward(np.stack((values[0], values[0])))[0], self.moduli[0])
         if int(np.abs(secret).max()) > 1:
             raise ConfigurationError("SEAL's secret key is not ternary: this build is not the one known here")
         self._forget()
@@ -276,18 +284,18 @@ class Engine:
     def encryptor(self, public: Residues) -> Encryptor:
         """An encryptor under a public key in coefficient form. Residues must be below their primes (wire checks)."""
         key = require().PublicKey()
-        values = np.stack([form.forward(public[:, at]) for at, form in enumerate(self._forms)], axis=1)
+        values = np.stack([form.forward(public[:, at]) for at, form in enumerate(self._transforms)], axis=1)
         self._public_keys.load(key, self.context, values)
         return Encryptor(self, key)
 
     def _coefficients(self, values: Residues) -> Residues:
         return np.stack(
-            [form.backward(values[:, at]) for at, form in enumerate(self._forms[: values.shape[1]])], axis=1
+            [form.backward(values[:, at]) for at, form in enumerate(self._transforms[: values.shape[1]])], axis=1
         )
 
     def _forget(self) -> None:
         self._secret_keys.wipe()
-        for form in self._forms:
+        for form in self._transforms:
             form.wipe()
 
     # ---- ciphertexts ------------------------------------------------------------------------------------------
@@ -307,7 +315,8 @@ class Engine:
         key = seal.SecretKey()
         ternary = secret.astype(np.int64)
         rows = [
-            form.forward(np.stack((lift(ternary, q),) * 2))[0] for form, q in zip(self._forms, self.moduli, strict=True)
+            form.forward(np.stack((lift(ternary, q),) * 2))[0]
+            for form, q in zip(self._transforms, self.moduli, strict=True)
         ]
         self._secret_keys.load(key, self.context, np.stack(rows))
         self._ciphertexts.load(self._ciphertext, self.context, ciphertext, transformed=False)
@@ -317,7 +326,7 @@ class Engine:
         primes, degree = self._plaintext_words
         whole = _saved(plain, self._scratch, 8 * primes * degree + 4096)
         values = np.frombuffer(whole.tobytes()[-8 * primes * degree :], dtype="<u8").reshape(primes, degree)
-        out = np.stack([self._forms[at].backward(np.stack((values[at],) * 2))[0] for at in range(primes)])
+        out = np.stack([self._transforms[at].backward(np.stack((values[at],) * 2))[0] for at in range(primes)])
         self._forget()
         return out
 

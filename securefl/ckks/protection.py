@@ -9,7 +9,7 @@ from securefl.ckks.client import Client
 from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.key_holder import KeyHolder
 from securefl.ckks.keys import KeyRing
-from securefl.ckks.params import KEY_HOLDER, KeyModel, Params, Release, parameter_set
+from securefl.ckks.params import KEY_HOLDER, KeyModel, ParameterSet, Params, Release, parameter_set
 from securefl.ckks.server import Server
 from securefl.errors import ConfigurationError
 from securefl.machine import ClientRole, RoundContext
@@ -45,7 +45,7 @@ class CKKSSum:
         entropy: Entropy | None = None,
     ) -> None:
         backend.require()
-        chosen = parameter_set(parameters or ("n8192-q112" if flooding else "n4096-q60"))
+        chosen = parameter_set(parameters) if parameters else self.default_parameters(flooding)
         if flooding and chosen.flooding is None and release is Release.AGGREGATOR:
             chosen.flood_deviation(key_model, 2)  # raises: it has none
         self.key_model, self.release, self.parameters = key_model, release, chosen
@@ -55,6 +55,11 @@ class CKKSSum:
         self._decryptions = decryptions
         self._ring: KeyRing | None = None
         self._identities: dict[PartyId, Identity] = {}
+
+    @staticmethod
+    def default_parameters(flooding: bool) -> ParameterSet:
+        """The set that is taken where none is named."""
+        return parameter_set("n8192-q112" if flooding else "n4096-q60")
 
     @property
     def name(self) -> str:

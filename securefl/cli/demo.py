@@ -51,3 +51,25 @@ def dp(
     from securefl.cli.output import write_json
 
     write_json(narrate(clients, drop, values, noise_multiplier, rounds, quiet=json == "-"), json)
+
+
+@demo.command()
+def ckks(
+    clients: Annotated[int, typer.Option(help="How many clients.")] = 10,
+    drop: Annotated[int, typer.Option(help="How many of them never send their vector.")] = 1,
+    values: Annotated[int, typer.Option(help="Values per update.")] = 20_000,
+    key_model: Annotated[str, typer.Option(help="key_holder or shared_key.")] = "key_holder",
+    flooding: Annotated[bool, typer.Option("--flooding", help="Drown the noise of the sum before it is read.")] = False,
+    attack: Annotated[
+        bool, typer.Option("--attack", help="Also try to recover the secret key: on the usual TenSEAL path, and here.")
+    ] = False,
+    json: Annotated[
+        str | None, typer.Option("--json", help="Also write the figures here; - is standard output.")
+    ] = None,
+) -> None:
+    """Encrypted sums: who holds which key, the messages with their bytes, and what key recovery gets."""
+    from securefl.cli.demo_ckks import narrate
+    from securefl.cli.output import write_json
+
+    figures = narrate(clients, drop, values, key_model, flooding=flooding, attack=attack, quiet=json == "-")
+    write_json(figures, json)

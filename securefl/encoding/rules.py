@@ -26,7 +26,6 @@ class Plan:
     adaptive_server: bool = False
     positions: str = "public"
     scale: str = "common"
-    narrow_lanes: bool = False
     two_sums: bool = False
     privacy: bool = False
 
@@ -48,7 +47,6 @@ _APPLIES = {
     "allow_error_feedback_with_adaptive_server": lambda p: p.error_feedback and p.adaptive_server,
     "allow_positions_in_the_clear": lambda p: p.positions == "client" and p.protect != "plain",
     "allow_per_client_scales": lambda p: p.scale == "client" and p.protect != "plain",
-    "allow_narrow_lanes_with_ckks": lambda p: p.narrow_lanes and p.protect == "ckks",
     "allow_two_releases_with_privacy": lambda p: p.two_sums and p.privacy,
 }
 
@@ -71,11 +69,6 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "allow_per_client_scales",
         "integers on grids of different scale do not add up to the sum; use rotated, whose scale is common",
-    ),
-    Rule(
-        "allow_narrow_lanes_with_ckks",
-        "a CKKS ciphertext costs by the number of values, not by their bits: few levels add noise and save nothing; "
-        "reduce the number of values (random_k, random_projection, powersgd) with the fixed-point grid",
     ),
     Rule(
         "allow_two_releases_with_privacy",

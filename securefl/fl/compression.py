@@ -71,7 +71,9 @@ def aggregator_of(
     dropout = config.faults.dropout
     grid = FixedPoint(protection.clip_range, protection.value_bits)
     dropouts = Dropouts(dropout, seeds.child("dropouts")) if dropout else None
-    shared = protection_named(protection.method, protection.suite)
+    shared = protection_named(
+        protection.method, protection.suite, key_model=protection.key_model, flooding=protection.flooding
+    )
     if config.tiers is not None:
         if tiers is None:
             raise ConfigurationError("[tiers] needs the run's model: give the plan of its tiers")
@@ -105,7 +107,6 @@ def aggregator_of(
         error_feedback=compression.feeds_back,
         server_momentum=config.training.server_momentum,
         adaptive_server=config.training.server_optimizer != "sgd",
-        narrow_lanes=compression.quantizer is not None,
         two_sums=compression.sums > 1,
     )
     rules.check(plan, chosen.flags)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from securefl.ckks import CKKSSum
+from securefl.ckks import Params as CKKSParams
+from securefl.ckks.identity import SIGNATURE_BYTES
+from securefl.ckks.messages import EncryptedInput, PublicKey
 from securefl.encoding.compressor import Scale
 from securefl.encoding.layout import Layout
 from securefl.encoding.packing import Packing
@@ -16,7 +22,7 @@ from securefl.fl.config import Config
 from securefl.fl.learning import algorithm_of
 from securefl.fl.models import tensors_of
 from securefl.fl.private_run import privacy_of
-from securefl.fl.protections import suite_named
+from securefl.fl.protections import THRESHOLD, key_model_named, suite_named
 from securefl.fl.workload import local_training, prepare
 from securefl.machine import RoundContext
 from securefl.mpc.summation.params import Params as SharedParams
@@ -95,9 +101,16 @@ def plan(config: Config) -> RunPlan:
     bits = config.compression.download_bits
     suite = suite_named(config.protection.suite)
     upload, download = {}, {}
-    for name, sizes in (("masked", _masked_bytes), ("shared", _shared_bytes)):
+    methods: tuple[tuple[str, Callable[[RoundContext], tuple[int, int]]], ...] = (
+        ("masked", partial(_masked_bytes, suite=suite)),
+        ("shared", partial(_shared_bytes, suite=suite)),
+        ("ckks", partial(_ckks_bytes, config=config)),
+    )
+    if config.protection.key_model == THRESHOLD:  # its bytes are for the report of a run: attempts may repeat
+        methods = methods[:2]
+    for name, sizes in methods:
         try:
-            each = [sizes(context, suite) for context in later]
+            each = [sizes(context) for context in later]
         except ConfigurationError:  # a minority threshold: not for the masked sum
             if name == config.protection.method:
                 raise
@@ -155,6 +168,15 @@ def _shared_bytes(context: RoundContext, suite: Suite) -> tuple[int, int]:
     """As :func:`_masked_bytes`: a sealed seed and the vector up, the second server's key down."""
     params = SharedParams(context, suite)
     return params.box_bytes + params.vector_bytes + 2 * OVERHEAD_BYTES, suite.public_bytes + OVERHEAD_BYTES
+
+
+def _ckks_bytes(context: RoundContext, config: Config) -> tuple[int, int]:
+    """As :func:`_masked_bytes`: the ciphertexts up, the key holder's key down; for the key models with one key."""
+    chosen = config.protection
+    sets = CKKSSum.default_parameters(chosen.flooding)
+    session = CKKSParams.of(context, sets, key_model_named(chosen.key_model), flooded=chosen.flooding)
+    up, down = EncryptedInput.length(session), PublicKey.length(session)
+    return up + SIGNATURE_BYTES + OVERHEAD_BYTES, down + SIGNATURE_BYTES + OVERHEAD_BYTES
 
 
 def _masked_bytes(context: RoundContext, suite: Suite) -> tuple[int, int]:

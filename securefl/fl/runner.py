@@ -19,6 +19,7 @@ from securefl.fl.learning import tiers_of
 from securefl.fl.models import tensors_of
 from securefl.fl.privacy import UserPrivacy
 from securefl.fl.private_run import privacy_of
+from securefl.fl.protections import trust_of
 from securefl.fl.tiered_engine import evaluate_tiers
 from securefl.fl.workload import local_training, prepare
 
@@ -157,6 +158,9 @@ class Run:
             f"at least {c.protection.threshold_count(c.data.clients)} survivors",
             f"compression: {' + '.join(c.compression.chain) or 'none beyond quantization'}",
         ]
+        trust = trust_of(c.protection.method, c.protection.key_model)
+        if trust is not None:
+            lines.insert(2, f"key model: {c.protection.key_model}: {trust}")
         if c.tiers is not None and self._tiers is not None:
             members = list(self._tiers.tiers.values())
             each = ", ".join(

@@ -45,6 +45,8 @@ def secure_sum(
     threshold: int | None = None,
     dropped: Collection[str] = (),
     suite: str = "mlkem768-x25519",
+    key_model: str = "key_holder",
+    flooding: bool = False,
     seed: bytes | None = None,
 ) -> Sum:
     """The sum of the arrays of all clients that are not in ``dropped``.
@@ -80,7 +82,7 @@ def secure_sum(
     for name in names:  # before anything is masked
         if require_finite(inputs[name]) > clip_range:
             raise InvalidInputError(f"client {name!r} has a value beyond clip_range = {clip_range:g}: raise it or clip")
-    protection = protection_named(protect, suite)
+    protection = protection_named(protect, suite, key_model=key_model, flooding=flooding)
     context = RoundContext(
         session=os.urandom(16),
         round=0,

@@ -60,7 +60,6 @@ class CompressionConfig(Section):
     allow_error_feedback_with_adaptive_server: bool = False
     allow_positions_in_the_clear: bool = False
     allow_per_client_scales: bool = False
-    allow_narrow_lanes_with_ckks: bool = False
     allow_two_releases_with_privacy: bool = False
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -13,15 +13,6 @@ from securefl.errors import ConfigurationError
 from securefl.fl.config.section import Section
 
 __all__ = ["ProtectionConfig"]
-
-#: Methods of the design that come with a later version.
-_LATER_METHODS: Final = ("ckks",)
-
-
-def _available(method: object) -> object:
-    if method in _LATER_METHODS:
-        raise ValueError(f"{method!r} is not in this version; use 'masked', 'shared' or 'plain'")
-    return method
 
 
 def _threshold(value: object) -> object:
@@ -35,14 +26,18 @@ class ProtectionConfig(Section):
     """``[protection]``: how the sum is protected.
 
     ``threshold``: least number of survivors; a fraction of the clients in (0, 1], rounded up, or a count from 2.
+    ``suite``: of masked and shared. ``key_model``, ``flooding``: of ckks, who can decrypt, and whether the noise of a
+    sum is drowned before it is read.
     ``max_weight``: largest number of examples a client may count for; absent: see :meth:`max_weight_for`.
     """
 
-    method: Annotated[Literal["masked", "shared", "plain"], BeforeValidator(_available)] = "masked"
+    method: Literal["masked", "ckks", "shared", "plain"] = "masked"
     value_bits: int = Field(default=16, ge=2, le=31)
     clip_range: float = Field(default=1.0, gt=0)
     threshold: Annotated[float | int, BeforeValidator(_threshold)] = 0.6
     suite: Literal["mlkem768-x25519", "x25519"] = "mlkem768-x25519"
+    key_model: Literal["key_holder", "shared_key", "threshold"] = "key_holder"
+    flooding: bool = False
     max_weight: Annotated[int, Field(ge=1, lt=2**32)] | None = None
 
     def threshold_count(self, clients: int) -> int:

@@ -150,7 +150,6 @@ UNSAFE = {
     "allow_error_feedback_with_adaptive_server": Plan("masked", error_feedback=True, adaptive_server=True),
     "allow_positions_in_the_clear": Plan("masked", positions="client"),
     "allow_per_client_scales": Plan("masked", scale="client"),
-    "allow_narrow_lanes_with_ckks": Plan("ckks", narrow_lanes=True),
     "allow_two_releases_with_privacy": Plan("masked", two_sums=True, privacy=True),
 }
 

@@ -110,10 +110,10 @@ def test_values_arrive(tmp_path: Path) -> None:
         ("[training]\nlearning_rate = nan", r"\[training\] learning_rate = nan"),
         ("[training]\nlearning_rate = -0.1", r"\[training\] learning_rate = -0.1"),
         ('[training]\noptimizer = "lion"', r"\[training\] optimizer = 'lion'"),
-        ('[protection]\nmethod = "ckks"', r"\[protection\] method = 'ckks': 'ckks' is not in this version"),
+        ('[protection]\nkey_model = "none"', r"\[protection\] key_model = 'none': input should be 'key_holder'"),
         (
             '[protection]\nmethod = "none"',
-            r"\[protection\] method = 'none': input should be 'masked', 'shared' or 'plain'",
+            r"\[protection\] method = 'none': input should be 'masked', 'ckks', 'shared' or 'plain'",
         ),
         ("[protection]\nthreshold = 1", r"threshold = 1: must be a fraction in \(0, 1\] or a count of at least 2"),
         ("[protection]\nthreshold = 0.0", "threshold = 0.0: must be a fraction"),
@@ -168,7 +168,7 @@ def test_overrides() -> None:
     assert config.with_overrides() == config
     assert config.training.rounds == 30
     for options, message in [
-        ({"protect": "ckks"}, "'ckks' is not in this version"),
+        ({"protect": "rot13"}, "'rot13': input should be 'masked'"),
         ({"rounds": 0}, r"\[training\] rounds = 0"),
         ({"clients": 1}, r"\[data\] clients = 1"),
     ]:
