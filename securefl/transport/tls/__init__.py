@@ -3,6 +3,7 @@
 ``pki``          an authority of one's own, certificates for parties
 ``credentials``  who a party is; TLS contexts
 ``frames``       what travels inside TLS
+``stream``       TLS over memory buffers; ``patience``: how long to wait
 ``link``         whole messages between two parties, with deadlines
 ``handshake``    how a link is opened, or refused with its reason
 ``listener``     letting parties in

@@ -28,16 +28,15 @@ from securefl.transport.tls.frames import (
     header,
     parse_header,
 )
+from securefl.transport.tls.patience import Patience
 from securefl.transport.tls.stream import CHUNK, Stream
 
 __all__ = ["DEFAULT_LIMIT", "DEFAULT_TIMEOUT", "Link"]
 
 #: Largest message in bytes, where the parties did not agree on another.
 DEFAULT_LIMIT: Final = 1 << 28
-#: Seconds for a message to begin and end, beyond what its size needs at ``MIN_RATE``.
+#: Seconds without any progress of a peer.
 DEFAULT_TIMEOUT: Final = 30.0
-#: Bytes per second below which a peer counts as silent.
-MIN_RATE: Final = 1 << 16
 #: Pieces up to this are joined before they are written: one record, one system call.
 _JOIN: Final = 1 << 12
 _NOTICE_SECONDS: Final = 1.0
@@ -53,7 +52,8 @@ class Link:
     """Messages to and from ``peer``, the name in its certificate.
 
     ``limit``: the largest message that is read, in bytes: known beforehand, so that nothing larger is ever allocated.
-    ``timeout``: seconds, the default of every call; a message of n bytes has ``timeout`` + n / 64 KiB/s.
+    ``timeout``: seconds, the default of every call: without any byte of progress, and for the whole message that and
+    its bytes at 64 KiB/s.
     ``sent_bytes``, ``received_bytes``: frames after the opening, headers included, TLS's own bytes not.
 
     Every call raises :class:`PeerLostError` when the peer or a peer of the group is gone or ended the session,
@@ -86,6 +86,7 @@ class Link:
         self._inbox_bytes = 0
         self._writing = False
         self._closed = False
+        self._patience = Patience(timeout)  # of the call under way
         self._notice = ""  # why the peer says it ended the session
         self._opening = False  # while the peer may still refuse us: TLS's errors are then told as they are
 
@@ -121,7 +122,7 @@ class Link:
         total = sum(piece.nbytes for piece in pieces)
         if total > MAX_LENGTH:
             raise InvalidInputError("a message must be shorter than 2**56 bytes")
-        self._send(Kind.DATA, pieces, total, self._deadline(total, timeout))
+        self._send(Kind.DATA, pieces, total, self._patience_for(timeout))
 
     def receive(self, size: int, *, timeout: float | None = None) -> memoryview:
         """The next message, which must have exactly ``size`` bytes: a writable view of a fresh buffer."""
@@ -141,11 +142,12 @@ class Link:
     def ready(self, timeout: float) -> bool:
         """Whether a message, or the end, of this peer is here; waits up to ``timeout`` seconds for it."""
         deadline = monotonic() + timeout
+        self._patience = Patience.until(deadline)
         while not self._inbox and not self._read():
             if monotonic() >= deadline:
                 return False
             with contextlib.suppress(DeadlineError):
-                self._wait(deadline, writing=False)
+                self._wait(writing=False)
         return True
 
     def close(self, reason: str | None = None) -> None:
@@ -156,15 +158,15 @@ class Link:
         with contextlib.suppress(SecureFLError, *_LOST):
             if not self._writing:  # in the middle of a frame nothing can be said
                 kind, body = (Kind.CLOSE, b"") if reason is None else (Kind.FAIL, encode_notice(reason))
-                deadline = monotonic() + min(_NOTICE_SECONDS, self.timeout)
-                self._write(memoryview(header(kind, len(body)) + body), deadline, alone=True)
+                self._patience = Patience(min(_NOTICE_SECONDS, self.timeout))
+                self._write(memoryview(header(kind, len(body)) + body), alone=True)
         self._stream.close(0.0 if reason is None else _LINGER_SECONDS)
 
     # ---- opening --------------------------------------------------------------------------------------------
 
     def send_frame(self, kind: Kind, body: bytes, deadline: float) -> None:
         """One frame of the opening (SPEC §4)."""
-        self._send(kind, [memoryview(body)], len(body), deadline)
+        self._send(kind, [memoryview(body)], len(body), Patience.until(deadline))
 
     def opened(self) -> None:
         """The opening is done: from here on bytes are counted."""
@@ -172,21 +174,26 @@ class Link:
 
     def early_frame(self, limits: Mapping[Kind, int], deadline: float) -> tuple[Kind, memoryview]:
         """One frame of the opening, of one of ``limits``. Errors of ssl and of sockets are not translated."""
+        self._patience = Patience.until(deadline)
         usual, self._limits, self._opening = self._limits, limits, True
         try:
             while not self._read():
-                self._wait(deadline, writing=False)
+                self._wait(writing=False)
         finally:
             self._limits, self._opening = usual, False
         kind, body = self._inbox.popleft()
         self._inbox_bytes -= body.nbytes
         return kind, body
 
+    def _patience_for(self, timeout: float | None) -> Patience:
+        return Patience(self.timeout if timeout is None else timeout)
+
     # ---- frames ---------------------------------------------------------------------------------------------
 
-    def _send(self, kind: Kind, pieces: list[memoryview], total: int, deadline: float) -> None:
+    def _send(self, kind: Kind, pieces: list[memoryview], total: int, patience: Patience) -> None:
         if self._closed:
             raise PeerLostError(f"the link to {self.peer} is closed", self.peer)
+        self._patience = patience
         self._writing = True
         small = [memoryview(header(kind, total))]
         for piece in pieces:
@@ -195,17 +202,16 @@ class Link:
                 continue
             # The header and small pieces travel with the beginning of the next large one.
             small.append(piece[:_JOIN])
-            self._write(memoryview(b"".join(small)), deadline)
-            self._write(piece[_JOIN:], deadline)
+            self._write(memoryview(b"".join(small)))
+            self._write(piece[_JOIN:])
             small = []
         if small:
-            self._write(memoryview(b"".join(small)), deadline)
+            self._write(memoryview(b"".join(small)))
         self._writing = False
         self.sent_bytes += HEADER_BYTES + total
 
     def _message(self, least: int, most: int, into: memoryview | None, timeout: float | None) -> memoryview:
-        deadline = self._deadline(most if least == most else self._limit, timeout)
-        kind, body = self._next(into, deadline)
+        kind, body = self._next(into, self._patience_for(timeout))
         if kind is Kind.CLOSE:
             raise PeerLostError(f"{self.peer} has ended the session", self.peer)
         if not least <= body.nbytes <= most:
@@ -213,14 +219,14 @@ class Link:
             raise DecodeError(f"{self.peer} sent a message of {body.nbytes} bytes where {wanted} are due")
         return body
 
-    def _next(self, into: memoryview | None, deadline: float) -> tuple[Kind, memoryview]:
+    def _next(self, into: memoryview | None, patience: Patience) -> tuple[Kind, memoryview]:
         """The next frame; ``into``: where its body goes if it has that size."""
         if self._closed:
             raise PeerLostError(f"the link to {self.peer} is closed", self.peer)
-        self._into = into
+        self._into, self._patience = into, patience
         try:
             while not self._inbox and not self._read():
-                self._wait(deadline, writing=False)
+                self._wait(writing=False)
         finally:
             self._into = None
         kind, body = self._inbox.popleft()
@@ -262,25 +268,34 @@ class Link:
                 raise
             raise self._lost(error) from None
         self._got += count
+        if count:
+            self._patience.moved(count)
         return count > 0
 
-    def _write(self, view: memoryview, deadline: float, *, alone: bool = False) -> None:
+    def _write(self, view: memoryview, *, alone: bool = False) -> None:
         try:
             for start in range(0, view.nbytes, CHUNK):
-                while not self._stream.flush():
-                    self._wait(deadline, writing=True, alone=alone)
+                while not self._flush():
+                    self._wait(writing=True, alone=alone)
                 self._stream.encrypt(view[start : start + CHUNK])
-            while not self._stream.flush():
-                self._wait(deadline, writing=True, alone=alone)
+            while not self._flush():
+                self._wait(writing=True, alone=alone)
         except _LOST as error:
             self._last_words()
             raise self._lost(error) from None
 
+    def _flush(self) -> bool:
+        before = self._stream.sent
+        done = self._stream.flush()
+        if self._stream.sent > before:
+            self._patience.moved(self._stream.sent - before)
+        return done
+
     # ---- waiting --------------------------------------------------------------------------------------------
 
-    def _wait(self, deadline: float, *, writing: bool, alone: bool = False) -> None:
+    def _wait(self, *, writing: bool, alone: bool = False) -> None:
         """Until this link can go on; what arrives meanwhile on the group is read ahead."""
-        left = deadline - monotonic()
+        left = self._patience.left
         if left <= 0:
             raise DeadlineError(
                 f"{self.peer} did not {'take' if writing else 'send'} what is due within its time", self.peer
@@ -320,9 +335,6 @@ class Link:
     def _lost(self, error: Exception) -> PeerLostError:
         why = "its connection ended" if isinstance(error, EOFError) else type(error).__name__
         return PeerLostError(f"lost {self.peer}: {why}; its process may have ended", self.peer)
-
-    def _deadline(self, size: int, timeout: float | None) -> float:
-        return monotonic() + (self.timeout if timeout is None else timeout) + size / MIN_RATE
 
 
 def _view(buffer: object) -> memoryview:

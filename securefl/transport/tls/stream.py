@@ -31,6 +31,8 @@ class Stream:
         )
         self._cipher = memoryview(bytearray(CHUNK))
         self._unsent = memoryview(b"")
+        #: Bytes handed to the operating system so far.
+        self.sent = 0
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -87,9 +89,11 @@ class Stream:
             self._unsent = memoryview(self._outgoing.read())
         while self._unsent.nbytes:
             try:
-                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+                count = self._socket.send(self._unsent)
             except BlockingIOError:
                 return False
+            self._unsent = self._unsent[count:]
+            self.sent += count
         return True
 
     def close(self, linger: float) -> None:
