@@ -279,6 +279,20 @@ class Params:
         """Ciphertexts per client."""
         return -(-self.lattice.coefficients // self.parameters.degree)
 
+    def used(self, at: int) -> int:
+        """Coefficients of ciphertext ``at`` that carry values, made even: what is sent of its c0. SPEC §6.2."""
+        left = self.lattice.coefficients - at * self.parameters.degree
+        return min(self.parameters.degree, left + left % 2)
+
+    def first_bytes(self, at: int) -> int:
+        """Bytes of c0 of ciphertext ``at`` on the wire; c1 is always sent whole."""
+        return self.used(at) * sum(self.parameters.prime_bits) // 8
+
+    def vector_bytes(self, *, whole: bool) -> int:
+        """Bytes of all ciphertexts: both polynomials, or c0 alone."""
+        first = (self.ciphertexts - 1) * self.parameters.polynomial_bytes + self.first_bytes(self.ciphertexts - 1)
+        return first + (self.ciphertexts * self.parameters.polynomial_bytes if whole else 0)
+
     @cached_property
     def multiplier(self) -> int:
         """What a coefficient is multiplied with before encryption: Δ times the primes that decoding divides out."""

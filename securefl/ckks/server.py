@@ -20,6 +20,7 @@ from securefl.ckks.messages import (
     Kind,
     Receipt,
     Result,
+    ciphertext_places,
     open_signed,
     seal_signed,
 )
@@ -207,14 +208,13 @@ class Server(Machine):
     def _halves(self, sender: ClientId, message: EncryptedInput, at: int) -> list[Residues]:
         """(c0, c1) of ciphertext ``at``: each uint64[primes, N]. Raises :class:`DecodeError`."""
         params, chosen = self._params, self._params.parameters
-        size, polynomial = EncryptedInput.ciphertext_bytes(params), chosen.polynomial_bytes
-        piece = message.ciphertexts[at * size : (at + 1) * size]
-        parts = [
-            unpack_residues(piece[start : start + polynomial], chosen.primes, chosen.degree)
-            for start in range(0, size, polynomial)
-        ]
-        if params.key_model is KeyModel.SHARED_KEY:
+        shared = params.key_model is KeyModel.SHARED_KEY
+        first, second = ciphertext_places(params, whole=not shared)[at]
+        parts = [unpack_residues(message.ciphertexts[first], chosen.primes, chosen.degree, params.used(at))]
+        if shared:
             parts.append(uniform_half(params, sender, message.seed, at))
+        else:
+            parts.append(unpack_residues(message.ciphertexts[second], chosen.primes, chosen.degree))
         return parts
 
     def _add_one(self, at: int, halves: Sequence[Residues]) -> None:
@@ -227,13 +227,12 @@ class Server(Machine):
 
     def _packed(self) -> bytearray:
         assert self._total is not None  # noqa: S101 - checked by the caller
-        chosen, at = self._params.parameters, 0
-        out = bytearray(EncryptedSum.ciphertext_bytes(self._params))
+        primes, out = self._params.parameters.primes, bytearray(self._params.vector_bytes(whole=True))
         view = memoryview(out)
-        for ciphertext in self._total:
-            for half in ciphertext:
-                pack_residues(half, chosen.primes, view[at : at + chosen.polynomial_bytes])
-                at += chosen.polynomial_bytes
+        for at, (first, second) in enumerate(ciphertext_places(self._params, whole=True)):
+            c0, c1 = self._total[at]
+            pack_residues(c0[:, : self._params.used(at)], primes, view[first])
+            pack_residues(c1, primes, view[second])
         return out
 
     def _end(self, kind: Kind, body: memoryview) -> Sequence[Event]:
