@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
@@ -58,6 +59,7 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "clipped_fraction": _mean(summed, "clipped_fraction"),
         "personalization": _personal(run),
         "parameters": run.parameters,
+        "tiers": [asdict(tier) for tier in run.tiers],
         "model_hash": run.result.model_hash,
         "seconds": sum(record.seconds for record in records),
         "config": config.model_dump(mode="json"),

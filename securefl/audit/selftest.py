@@ -32,6 +32,7 @@ _CHECKS: Final = {
     "encoding": "securefl.audit.checks.encoding",
     "secagg": "securefl.audit.checks.secagg",
     "shared": "securefl.audit.checks.shared",
+    "transport": "securefl.audit.checks.transport",
     "shells": "securefl.audit.checks.shells",
     "compression": "securefl.audit.checks.compression",
     "dp": "securefl.audit.checks.dp",

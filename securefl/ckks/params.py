@@ -243,6 +243,8 @@ class Params:
         release: Release = Release.AGGREGATOR,
     ) -> Params:
         """The parameters of one round of the pipeline. Raises :class:`ConfigurationError` as the constructor does."""
+        if context.shells is not None:
+            raise ConfigurationError("nested shells are summed masked or plain, not under ckks")
         return cls(
             clients=context.clients,
             dimension=context.dimension,

@@ -6,6 +6,7 @@
 ``demo``      narrated protocols: ``demo_secagg``, ``demo_dp``
 ``privacy``   epsilon, calibrate, ledger
 ``selftest``  the vectors on the installed package
+``pki``       certificates for parties
 ``bench``     the checkout's benchmarks
 """
 
@@ -18,6 +19,7 @@ import typer
 import securefl
 from securefl.cli.bench import bench
 from securefl.cli.demo import demo
+from securefl.cli.pki import pki
 from securefl.cli.plan import plan
 from securefl.cli.privacy import calibrate, epsilon, ledger
 from securefl.cli.run import run
@@ -56,5 +58,6 @@ app.add_typer(demo, name="demo")
 app.command()(epsilon)
 app.command()(calibrate)
 app.add_typer(ledger, name="ledger")
+app.add_typer(pki, name="pki")
 app.command()(selftest)
 app.command()(bench)

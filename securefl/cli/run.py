@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -83,6 +83,12 @@ def _summary(report: dict[str, object], out: Path) -> None:
         f"model {str(report['model_hash'])[:16]}…, {report['privacy']}",
         markup=False,
     )
+    for tier in cast(list[dict[str, object]], report["tiers"]):
+        console.print(
+            f"tier {tier['tier']} (size {tier['size']:g}): {tier['clients']} clients, {tier['parameters']} parameters, "
+            f"its slice alone has test accuracy {tier['accuracy']:.4f}",
+            markup=False,
+        )
     own = report["personalization"]
     if isinstance(own, dict):
         shared = (

@@ -47,9 +47,12 @@ def connected_pair(family: str = "unix") -> tuple[socket.socket, socket.socket]:
 
 
 class SocketChannel:
-    """A :class:`~securefl.mpc.channel.Channel` over one socket per peer. ``deadline``: seconds without any progress."""
+    """A :class:`~securefl.mpc.channel.Channel` over one socket per peer. ``deadline``: seconds without any progress.
 
-    def __init__(self, party: int, links: Mapping[int, socket.socket], deadline: float = 60.0) -> None:
+    ``None`` waits for ever: for a party between two commands of its client.
+    """
+
+    def __init__(self, party: int, links: Mapping[int, socket.socket], deadline: float | None = 60.0) -> None:
         self.party = party
         self.deadline = deadline
         self.traffic: dict[int, Traffic] = {other: Traffic() for other in links}
@@ -100,9 +103,9 @@ class SocketChannel:
         kept = [other for other, queue in self._kept.items() if queue]
         for other in kept:
             poller.register(self._links[other], select.POLLOUT | (select.POLLIN if other == reading else 0))
-        if not poller.poll(self.deadline * 1000):
+        if not poller.poll(None if self.deadline is None else self.deadline * 1000):
             missing = reading if reading is not None else kept[0]
-            raise LostPartyError(f"party {missing} made no progress for {self.deadline:g} s", missing)
+            raise LostPartyError(f"party {missing} made no progress for {self.deadline} s", missing)
         for other in kept:
             queue = self._kept[other]
             before = sum(view.nbytes for view in queue)

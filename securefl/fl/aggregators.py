@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from securefl.encoding.compressor import Scale
 from securefl.encoding.layout import Layout
-from securefl.encoding.packing import Packing
 from securefl.encoding.quantize import FixedPoint
 from securefl.encoding.radix import RadixLanes
 from securefl.encoding.ring import Lanes
+from securefl.encoding.shells import ShellPacking
 from securefl.errors import InvalidInputError, TooFewClientsError
 from securefl.fl.interfaces import Aggregate, Coder, Contribution, RoundPrivacy, RunPrivacy, ServerView
 from securefl.fl.pipeline import Pipeline
@@ -183,7 +183,9 @@ class View:
         self.client = client
         self.sent: IntegerVector | None = None
         self._received: NDArray[np.uint64] | None = None
-        self._lanes = Packing.of_context(context).lanes[0]  # the values; what stands behind them is not drawn
+        self._lanes = (
+            ShellPacking.of_context(context).parts[0].lanes[0]
+        )  # the values; what stands behind them is not drawn
         self._frames_left = vector_frame
 
     def __call__(self, sender: PartyId, recipient: PartyId, frame: Buffer) -> None:

@@ -18,6 +18,8 @@ from securefl.fl.interfaces import RunPrivacy
 from securefl.fl.protections import protection_named
 from securefl.fl.pruning import Pruning, Schedule
 from securefl.fl.seeds import SeedTree
+from securefl.fl.tiered import TieredAggregator
+from securefl.fl.tiers import TierPlan
 
 __all__ = ["aggregator_of", "compression_of", "pruning_of"]
 
@@ -57,11 +59,12 @@ def aggregator_of(
     pruning: Pruning | None = None,
     record_view: bool = False,
     shadow: bool = False,
-) -> ProtectedAggregator | CompressedAggregator:
+    tiers: TierPlan | None = None,
+) -> ProtectedAggregator | CompressedAggregator | TieredAggregator:
     """The aggregator that ``config`` describes. Raises :class:`ConfigurationError` for combinations that are refused.
 
     ``privacy``: of the run, its ledger opened by the caller. ``pruning``: the object whose mask the round loop moves
-    on, where the chain prunes. ``shadow``: measure the error of each aggregate.
+    on, where the chain prunes. ``shadow``: measure the error of each aggregate. ``tiers``: those of [tiers].
     """
     protection, chosen = config.protection, config.compression
     seeds = SeedTree(config.data.seed)
@@ -71,6 +74,20 @@ def aggregator_of(
     shared = protection_named(
         protection.method, protection.suite, key_model=protection.key_model, flooding=protection.flooding
     )
+    if config.tiers is not None:
+        if tiers is None:
+            raise ConfigurationError("[tiers] needs the run's model: give the plan of its tiers")
+        return TieredAggregator(
+            shared,
+            protection.threshold_count,
+            tiers,
+            config.tiers.minimum_holders,
+            grid,
+            max_weight,
+            dropouts=dropouts,
+            record_view=record_view,
+            shadow=shadow,
+        )
     if not chosen.chain:
         return ProtectedAggregator(
             shared,

@@ -56,6 +56,7 @@ from securefl.fl.local_head import LocalHead
 from securefl.fl.personalization import Personalizer, Site
 from securefl.fl.seeds import SeedTree
 from securefl.fl.server_optimizer import AveragingServer, ServerOptimizer
+from securefl.fl.tiered_engine import TieredEngine
 from securefl.fl.training import Evaluation, LocalTraining, check_fits, torch_threads
 from securefl.fl.workload import Workload, check, local_training
 from securefl.types import ClientId, Tensors
@@ -63,6 +64,7 @@ from securefl.types import ClientId, Tensors
 if TYPE_CHECKING:
     from securefl.fl.config import Config
     from securefl.fl.pruning import Pruning
+    from securefl.fl.tiers import TierPlan
 
 __all__ = ["FedAvg"]
 
@@ -144,6 +146,7 @@ class FedAvg:
         training: LocalTraining | None = None,
         checkpoint: Path | None = None,
         pruning: Pruning | None = None,
+        tiers: TierPlan | None = None,
     ) -> FedAvg:
         """The run that ``config`` describes, on ``prepare(config)`` and an aggregator made for it."""
         bits = config.compression.download_bits
@@ -158,7 +161,7 @@ class FedAvg:
             cohort=cohort_of(config),
             algorithm=algorithm_of(config, workload, settings),
             personalizer=personalizer_of(config),
-            engine=config.training.engine,
+            engine=config.training.engine if tiers is None else TieredEngine(tiers, workload.train),
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
             pruning=pruning,
@@ -260,6 +263,8 @@ class FedAvg:
         if self.download is not None:
             received, model_bytes = self.download.round_trip(self._tensors)
         contributions = self._contributions(round, received)
+        if isinstance(self.engine, TieredEngine) and contributions:
+            model_bytes = self.engine.model_bytes(model_bytes, contributions)
         if self.personalizer is not None:
             self.personalizer.during(round, received, list(contributions), self._site)
         try:

@@ -12,13 +12,14 @@ from securefl.fl.models import head_of, tensors_of
 from securefl.fl.personalization import Ditto, FineTune, Interpolate, Personalizer
 from securefl.fl.scaffold import Scaffold
 from securefl.fl.server_optimizer import AdaptiveServer, AveragingServer, ServerOptimizer
+from securefl.fl.tiers import TierPlan, assign
 from securefl.fl.training import LocalTraining, steps_per_round
 from securefl.fl.workload import Workload
 
 if TYPE_CHECKING:
     from securefl.fl.config import Config, TrainingConfig
 
-__all__ = ["algorithm_of", "cohort_of", "personalizer_of", "server_of"]
+__all__ = ["algorithm_of", "cohort_of", "personalizer_of", "server_of", "tiers_of"]
 
 
 def server_of(chosen: TrainingConfig) -> ServerOptimizer:
@@ -31,6 +32,17 @@ def server_of(chosen: TrainingConfig) -> ServerOptimizer:
         chosen.server_beta2,
         chosen.server_tau,
         yogi=chosen.server_optimizer == "yogi",
+    )
+
+
+def tiers_of(config: Config, workload: Workload) -> TierPlan | None:
+    """Who holds which slice, or ``None`` without [tiers]."""
+    chosen = config.tiers
+    if chosen is None:
+        return None
+    tiers = assign(list(workload.weights), chosen.shares)
+    return TierPlan(
+        workload.model, workload.train.input_shape, chosen.slices, chosen.sizes, tiers, nested=chosen.nested
     )
 
 

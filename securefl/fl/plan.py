@@ -82,6 +82,8 @@ class RunPlan:
 
 def plan(config: Config) -> RunPlan:
     """The plan of a run. Raises :class:`ConfigurationError` for what cannot work."""
+    if config.tiers is not None:
+        raise ConfigurationError("with [tiers] every tier uploads its own: run one round and see its report")
     workload = prepare(config)
     tensors = tensors_of(workload.model)
     pruning = pruning_of(config.compression)

@@ -15,13 +15,15 @@ from securefl.fl.evaluation import PersonalReport
 from securefl.fl.example_privacy import ExamplePrivacy
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import RoundRecord, RunResult
+from securefl.fl.learning import tiers_of
 from securefl.fl.models import tensors_of
 from securefl.fl.privacy import UserPrivacy
 from securefl.fl.private_run import privacy_of
 from securefl.fl.protections import trust_of
+from securefl.fl.tiered_engine import evaluate_tiers
 from securefl.fl.workload import local_training, prepare
 
-__all__ = ["FinishedRun", "Run", "saved_config"]
+__all__ = ["FinishedRun", "Run", "TierResult", "saved_config"]
 
 
 CONFIG_FILE = "config.json"
@@ -72,6 +74,18 @@ class FinishedRun:
     seconds: float
     privacy: PrivacyStatement | None = None
     personal: PersonalReport | None = None
+    tiers: tuple[TierResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TierResult:
+    """One tier at the end of a run: its clients, and its slice of the global model as a model of its own."""
+
+    tier: int
+    size: float
+    clients: int
+    parameters: int
+    accuracy: float
 
 
 class Run:
@@ -97,6 +111,7 @@ class Run:
         if isinstance(self.privacy, ExamplePrivacy):
             training = replace(training, dpsgd=self.privacy.noise)
         pruning = pruning_of(config.compression)
+        self._workload, self._tiers = workload, tiers_of(config, workload)
         aggregator = aggregator_of(
             config,
             config.protection.max_weight_for(workload.weights.values()),
@@ -104,9 +119,16 @@ class Run:
             pruning=pruning,
             record_view=True,
             shadow=shadow,
+            tiers=self._tiers,
         )
         self._fedavg = FedAvg.from_config(
-            config, workload, aggregator, training=training, checkpoint=checkpoint, pruning=pruning
+            config,
+            workload,
+            aggregator,
+            training=training,
+            checkpoint=checkpoint,
+            pruning=pruning,
+            tiers=self._tiers,
         )
         sent = self._fedavg.algorithm.sends(tensors_of(workload.model))
         aggregator.check(sent, list(workload.weights))
@@ -139,6 +161,13 @@ class Run:
         trust = trust_of(c.protection.method, c.protection.key_model)
         if trust is not None:
             lines.insert(2, f"key model: {c.protection.key_model}: {trust}")
+        if c.tiers is not None and self._tiers is not None:
+            members = list(self._tiers.tiers.values())
+            each = ", ".join(
+                f"{members.count(tier)} with {self._tiers.parameters(tier)} parameters"
+                for tier in range(1, len(c.tiers.sizes) + 1)
+            )
+            lines.append(f"tiers ({c.tiers.slices}): {each}; opened over at least {c.tiers.minimum_holders} clients")
         if c.personalization is not None:
             lines.append(
                 f"personalization: {c.personalization.method}, "
@@ -165,6 +194,18 @@ class Run:
             perf_counter() - self._started,
             None if self.privacy is None else PrivacyStatement.of(self.privacy),
             self._fedavg.personal_report(),
+            self._tier_results(),
+        )
+
+    def _tier_results(self) -> tuple[TierResult, ...]:
+        plan, result = self._tiers, self._fedavg.result()
+        if plan is None:
+            return ()
+        found = evaluate_tiers(plan, result.tensors, self._workload.test, round=len(result.records) + 1)
+        members = list(plan.tiers.values())
+        return tuple(
+            TierResult(tier, size, members.count(tier), plan.parameters(tier), evaluation.accuracy)
+            for tier, (size, evaluation) in enumerate(zip(plan.sizes, found, strict=True), start=1)
         )
 
 

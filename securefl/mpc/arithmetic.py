@@ -205,7 +205,7 @@ def reveal(x: Shared) -> Words | None:
     settle(x)
     if x.party.is_helper:
         return None
-    theirs = x.party.exchange(np.ascontiguousarray(x.words))
+    theirs = x.party.exchange(np.asarray(x.words, order="C"))
     return x.words + theirs
 
 

@@ -82,10 +82,13 @@ def check_size(sender: int, size: int, expected: int) -> None:
 
 @dataclass
 class MemoryChannel:
-    """Links inside one process: one queue per direction. ``deadline``: seconds to wait for a message."""
+    """Links inside one process: one queue per direction. ``deadline``: seconds to wait for a message.
+
+    ``None`` waits for ever.
+    """
 
     party: int
-    deadline: float = 60.0
+    deadline: float | None = 60.0
     traffic: dict[int, Traffic] = field(default_factory=dict)
     _inbox: dict[int, SimpleQueue[bytearray | None]] = field(default_factory=dict, repr=False)
     _outbox: dict[int, SimpleQueue[bytearray | None]] = field(default_factory=dict, repr=False)
@@ -101,7 +104,7 @@ class MemoryChannel:
         try:
             message = self._inbox[sender].get(timeout=self.deadline)
         except Empty:
-            raise LostPartyError(f"party {sender} sent nothing for {self.deadline:g} s", sender) from None
+            raise LostPartyError(f"party {sender} sent nothing for {self.deadline} s", sender) from None
         if message is None:
             self._inbox[sender].put(None)  # whoever asks again is told again
             raise LostPartyError(f"party {sender} has closed its links", sender)
@@ -116,7 +119,7 @@ class MemoryChannel:
             queue.put(None)
 
 
-def memory_channels(parties: int = PARTIES, deadline: float = 60.0) -> Sequence[MemoryChannel]:
+def memory_channels(parties: int = PARTIES, deadline: float | None = 60.0) -> Sequence[MemoryChannel]:
     """Connected channels of all parties of one process, one thread each."""
     channels = [
         MemoryChannel(me, deadline, {other: Traffic() for other in range(parties) if other != me})

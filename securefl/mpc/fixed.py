@@ -34,7 +34,7 @@ def encode(values: ArrayLike, fraction: int = FRACTION, limit: float | None = No
         raise InvalidInputError(
             f"values to share must be finite and at most {most:g} in size: clip, rescale, or state a larger range"
         )
-    scaled: NDArray[Any] = np.rint(real * 2.0**fraction)
+    scaled: NDArray[Any] = np.asarray(np.rint(real * 2.0**fraction))
     return scaled.astype(np.int64).view(np.uint64)
 
 

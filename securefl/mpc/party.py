@@ -94,26 +94,33 @@ class Party:
         self._session = session
         self._streams: dict[int, _Stream] = {}
 
-    def batch_key(self, pair: tuple[int, int], batch: int) -> bytes:
-        """The stream key of a pair for one batch. It tells nothing about other batches."""
-        other = pair[0] if pair[1] == self.me else pair[1]
-        fields = (self._session, bytes(sorted(pair)), batch.to_bytes(8, "big"))
+    def batch_key(self, other: int, batch: int, program: bytes = b"") -> bytes:
+        """The stream key in common with party ``other`` for one batch. It tells nothing about other batches."""
+        fields = (self._session, bytes(sorted((self.me, other))), batch.to_bytes(8, "big"), program)
         return derive(self._secrets[other], Label.MPC_STREAM, *fields, length=KEY_BYTES)
 
-    def begin(self, batch: int) -> None:
+    def begin(self, batch: int, program: bytes = b"") -> None:
         """Take up batch ``batch`` (> every earlier one): all correlations from here on are its own.
 
-        Raises :class:`LocalProtocolError` for a number that was used: its masks would be used twice, which would
-        reveal differences of values.
+        ``program``: what the batch is used for, the same at all parties; parties that were told different things draw
+        from different streams, so that nobody gets two programs computed under one set of masks.
+
+        Raises :class:`LocalProtocolError` for a number that was used: its masks would be used twice, which would reveal
+        differences of values.
         """
         if batch <= self.batch:
             raise LocalProtocolError(
                 f"the correlations of batch {batch} are spent (the last one was {self.batch}): take a larger number"
             )
         self.batch = batch
-        self._streams = {
-            other: _Stream(self.batch_key((min(self.me, other), max(self.me, other)), batch)) for other in self._secrets
-        }
+        self._streams = {other: _Stream(self.batch_key(other, batch, program)) for other in self._secrets}
+
+    @classmethod
+    def recomputing(cls, channel: Channel, keys: Mapping[int, bytes]) -> Party:
+        """The helper of one batch, from the two opened stream keys of that batch (:mod:`securefl.mpc.audit`)."""
+        helper = cls(channel, {}, b"")
+        helper._streams = {server: _Stream(key) for server, key in keys.items()}
+        return helper
 
     def _stream(self, other: int) -> _Stream:
         try:

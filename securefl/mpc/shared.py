@@ -139,7 +139,7 @@ class Shared:
     def __sub__(self, other: Shared | ArrayLike) -> Shared:
         if isinstance(other, Shared):
             return self._combine(other, np.subtract)
-        return self.add_words(-encode(other, self.fraction))
+        return self.add_words(encode(np.negative(other), self.fraction))
 
     def __rsub__(self, other: ArrayLike) -> Shared:
         return -self + other

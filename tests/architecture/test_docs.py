@@ -135,6 +135,8 @@ IN_WORDS = {
     ("protection", "threshold"): "fraction in (0, 1], or integer ≥ 2",
     ("model", "hidden"): "list of integers, each ≥ 1",
     ("compression", "chain"): "list of coders",
+    ("tiers", "sizes"): "list of numbers, each > 0",
+    ("tiers", "shares"): "list of numbers, each > 0",
     ("compression", "error_feedback"): "`true`, `false`",
     ("compression", "download_bits"): "4, 8, 32",
 }
@@ -177,7 +179,9 @@ def takes(section: str, key: str, field: Any) -> str:
 
 
 def test_configuration_tables_are_those_of_the_models() -> None:
-    every = config.Config(privacy=config.PrivacyConfig(), personalization=config.PersonalizationConfig())
+    every = config.Config(privacy=config.PrivacyConfig(), personalization=config.PersonalizationConfig()).model_copy(
+        update={"tiers": config.TiersConfig()}
+    )
     models = {section: type(getattr(every, section)) for section in config.Config.model_fields}
     assert list(documented()) == list(models)
     for section, model in models.items():

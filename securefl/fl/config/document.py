@@ -18,17 +18,21 @@ from securefl.fl.config.personalization import PersonalizationConfig
 from securefl.fl.config.privacy import PrivacyConfig
 from securefl.fl.config.protection import ProtectionConfig
 from securefl.fl.config.section import Section
+from securefl.fl.config.tiers import TiersConfig
 from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
 
 __all__ = ["Config", "load", "parse"]
 
 #: Sections of the design that come with a later version.
-_LATER_SECTIONS: Final = ("tiers", "split")
+_LATER_SECTIONS: Final = ("split",)
 
 
 def _without_default_chain(values: object) -> object:
-    """With ``[privacy]`` and no ``chain`` of the file's own, nothing is compressed: noise is sized for every value."""
-    if isinstance(values, dict) and values.get("privacy") is not None:
+    """With ``[privacy]`` or ``[tiers]`` and no ``chain`` of the file's own, nothing is compressed.
+
+    Noise is sized for every value; shells have values of their own.
+    """
+    if isinstance(values, dict) and (values.get("privacy") is not None or values.get("tiers") is not None):
         compression = values.get("compression", {})
         if isinstance(compression, dict) and "chain" not in compression:
             return {**values, "compression": {**compression, "chain": []}}
@@ -46,6 +50,7 @@ class Config(Section):
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig | None = None
     personalization: PersonalizationConfig | None = None
+    tiers: TiersConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -71,6 +76,31 @@ class Config(Section):
             raise ValueError(
                 f"[training] cohort_size = {cohort} lies outside the threshold, "
                 f"{self.protection.threshold_count(cohort)}, and the {self.data.clients} clients"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tiers_fit_the_rest(self) -> Self:
+        if self.tiers is None:
+            return self
+        chosen, count = self.training, self.protection.threshold_count(self.data.clients)
+        refused = {
+            "[privacy]": self.privacy is not None,
+            "[personalization]": self.personalization is not None,
+            "a [compression] chain": bool(self.compression.chain),
+            f"method = {self.protection.method!r}": self.protection.method not in ("plain", "masked"),
+            f"algorithm = {chosen.algorithm!r}": chosen.algorithm != "fedavg",
+            f"optimizer = {chosen.optimizer!r}": chosen.optimizer != "sgd",
+            f"server_optimizer = {chosen.server_optimizer!r}": chosen.server_optimizer != "sgd",
+            "server_momentum, which moves parts of the model that were not opened": chosen.server_momentum > 0,
+            f"engine = {chosen.engine!r}": chosen.engine == "stacked",
+        }
+        for what, given in refused.items():
+            if given:
+                raise ValueError(f"[tiers] does not go with {what} in this version")
+        if self.tiers.minimum_holders > count:
+            raise ValueError(
+                f"[tiers] minimum_holders = {self.tiers.minimum_holders} is more than [protection] threshold, {count}"
             )
         return self
 
@@ -177,7 +207,9 @@ def _sentence(problem: Any) -> str:
 
 
 def _unknown(section: str, key: str | None = None) -> str:
-    every = Config(privacy=PrivacyConfig(), personalization=PersonalizationConfig())
+    every = Config(
+        compression=CompressionConfig(chain=()), privacy=PrivacyConfig(), personalization=PersonalizationConfig()
+    ).model_copy(update={"tiers": TiersConfig()})
     keys = {name: list(type(getattr(every, name)).model_fields) for name in Config.model_fields}
     if key is None:
         home = [name for name, known in keys.items() if section in known]

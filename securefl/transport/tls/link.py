@@ -42,6 +42,9 @@ MIN_RATE: Final = 1 << 16
 _JOIN: Final = 1 << 12
 _NOTICE_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 0.2
+_LONGEST_POLL: Final = 3600.0
+#: Bytes of whole messages that are read ahead on a link, at most.
+_AHEAD: Final = 1 << 28
 #: Why a connection can end under us: resets, broken pipes, records that do not verify (ssl.SSLError), its end.
 _LOST: Final = (OSError, EOFError)
 
@@ -98,6 +101,13 @@ class Link:
         group = tuple(dict.fromkeys((*self._group, *others)))
         for each in group:
             each._group = group
+
+    def ungroup(self, other: Link) -> None:
+        """Take ``other`` out of this link's group; it is alone then."""
+        rest = tuple(each for each in self._group if each is not other)
+        for each in rest:
+            each._group = rest
+        other._group = (other,)
 
     # ---- messages -------------------------------------------------------------------------------------------
 
@@ -285,14 +295,14 @@ class Link:
                 link._read_ahead()
             links[link._stream.fileno()] = link
             poll.register(link._stream, select.POLLIN)
-        for descriptor, events in poll.poll(max(1, int(1000 * left) + 1)):
+        for descriptor, events in poll.poll(int(1000 * min(left, _LONGEST_POLL)) + 1):
             link = links[descriptor]
             # This link's own input is left to the reader, unless it is the writer that waits.
             if events & ~select.POLLOUT and (link is not self or writing) and not alone:
                 link._read_ahead()
 
     def _has_room(self) -> bool:
-        return self._inbox_bytes < self._limit and not any(kind is Kind.CLOSE for kind, _ in self._inbox)
+        return self._inbox_bytes < min(self._limit, _AHEAD) and not any(kind is Kind.CLOSE for kind, _ in self._inbox)
 
     def _read_ahead(self) -> None:
         while self._has_room() and self._read():

@@ -84,11 +84,14 @@ def join(
     limit: int = DEFAULT_LIMIT,
     timeout: float = DEFAULT_TIMEOUT,
     wait: float = 30.0,
+    early: list[Link] | None = None,
 ) -> Mesh:
     """The mesh of all parties in ``addresses``, numbered in that order from 0; ``me`` is one of them.
 
-    A party connects to those before it and accepts those after it on ``listener``, which must admit these alone.
-    Raises :class:`DeadlineError` naming who has not come within ``wait`` seconds, and as :func:`connect` does.
+    A party connects to those before it and accepts those after it on ``listener``. ``early``: links that were accepted
+    before; those of parties are taken from it, and those of others (clients) that come meanwhile are left there.
+    Without it others are sent away. Raises :class:`DeadlineError` naming who has not come within ``wait`` seconds, and
+    as :func:`connect` does.
     """
     numbers = {name: at for at, name in enumerate(addresses)}
     if me not in numbers:
@@ -101,13 +104,18 @@ def join(
                 links[number] = connect(
                     addresses[name], credentials, name, context=context, limit=limit, timeout=timeout, wait=left
                 )
+        accepted = [link for link in early or () if link.peer in numbers]
         while len(links) < len(numbers) - 1:
-            link = listener.accept(until - monotonic())
+            link = accepted.pop(0) if accepted else listener.accept(until - monotonic())
             number = numbers.get(link.peer, -1)
-            if number <= numbers[me] or number in links:
+            if early is not None and number < 0:
+                early.append(link)
+            elif number <= numbers[me] or number in links:
                 link.close("this party is not expected, or connected twice")
-                continue
-            links[number] = link
+            else:
+                links[number] = link
+        if early is not None:
+            early[:] = [link for link in early if link.peer not in numbers]
     except DeadlineError as error:
         missing = [name for name, number in numbers.items() if name != me and number not in links]
         _close(links, "not all parties came")

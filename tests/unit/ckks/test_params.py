@@ -7,7 +7,7 @@ import pytest
 
 from securefl.ckks.params import KEY_HOLDER, PARAMETER_SETS, KeyModel, Params, Release, parameter_set
 from securefl.errors import ConfigurationError
-from securefl.machine import RoundContext, Segment
+from securefl.machine import RoundContext, Segment, Shells
 from securefl.types import PartyId
 
 #: HomomorphicEncryption.org security standard (2018), table 1, ternary secrets, classical: degree → largest log q.
@@ -84,6 +84,12 @@ def test_every_field_enters_the_context_hash():
 def test_what_cannot_work_is_refused(changes, sentence):
     with pytest.raises(ConfigurationError, match=sentence):
         Params.of(_context(**changes), parameter_set("n4096-q60"))
+
+
+def test_shells_are_refused():
+    shells = Shells((600, 400), (1,) * 4 + (2,) * 6, 2)
+    with pytest.raises(ConfigurationError, match="not under ckks"):
+        Params.of(_context(shells=shells), parameter_set("n4096-q60"))
 
 
 def test_the_ceiling_of_clients_is_the_sets():

@@ -1,0 +1,76 @@
+"""A computing party as a process of this machine: ``python -m securefl.cluster.process``, started by ``local_cluster``.
+
+It gets its links as open sockets and talks to nobody else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from time import perf_counter
+
+import numpy as np
+
+from securefl.cluster.control import CLIENT, serve
+from securefl.cluster.sockets import SocketChannel
+from securefl.errors import LostPartyError, SecureFLError
+from securefl.mpc import gemm
+from securefl.mpc.channel import PARTIES
+from securefl.mpc.party import join
+from securefl.mpc.service import Service
+
+__all__ = ["calibrate", "main"]
+
+
+def calibrate(size: int = 192) -> str:
+    """Choose the faster way to multiply matrices, on matrices of this size; its name."""
+    words = np.random.default_rng(0).integers(0, 2**64, (size, size), dtype=np.uint64)
+    times = {}
+    for way in gemm.candidates():
+        way(words, words)  # the first call loads libraries
+        start = perf_counter()
+        way(words, words)
+        times[perf_counter() - start] = way
+    best = times[min(times)]
+    gemm.use(best)
+    return best.__name__.strip("_")
+
+
+def one_thread() -> None:
+    """Three parties share the machine; two of torch's threads wait for each other where cores are few."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def main() -> int:
+    """Run one party until its client is done."""
+    parser = argparse.ArgumentParser(prog="securefl.cluster.process")
+    parser.add_argument("--party", type=int, choices=range(PARTIES), required=True)
+    parser.add_argument("--session", required=True)
+    parser.add_argument("--control", type=int, required=True)
+    parser.add_argument("--link", type=int, nargs=2, action="append", metavar=("PARTY", "SOCKET"), required=True)
+    parser.add_argument("--deadline", type=float, required=True)
+    chosen = parser.parse_args()
+    control = SocketChannel(chosen.party, {CLIENT: socket.socket(fileno=chosen.control)}, deadline=None)
+    links = {number: socket.socket(fileno=handle) for number, handle in chosen.link}
+    channel = SocketChannel(chosen.party, links, deadline=chosen.deadline)
+    calibrate()
+    one_thread()
+    try:
+        control.send(CLIENT, b"ready")
+        serve(Service(join(channel, bytes.fromhex(chosen.session))), control, channel.flush)
+    except LostPartyError:
+        return 1  # reported, or there is nobody left to report to
+    except SecureFLError as error:
+        sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
+        return 1
+    finally:
+        control.flush()
+        control.close()
+        channel.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,356 @@
+"""The client's side of a computation: share tensors and models with the parties, run them, reveal results.
+
+    with local_cluster() as servers:
+        model = servers.share(net)
+        logits = model(servers.share(x)).reveal()
+
+Calls do not wait for the parties, except those that give values back; an error of a party is raised by the next of
+those.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from securefl.cluster.control import answer, ask
+from securefl.errors import ConfigurationError, DecodeError, LocalProtocolError, LostPartyError, SecureFLError
+from securefl.mpc.channel import HELPER, PARTIES, Channel
+from securefl.mpc.fixed import FRACTION, decode, encode
+from securefl.mpc.gemm import Words
+from securefl.mpc.graph import check_headroom
+from securefl.mpc.party import as_bytes
+from securefl.mpc.service import encode_command, expand
+from securefl.primitives.entropy import Entropy, SystemEntropy
+from securefl.primitives.prg import KEY_BYTES
+
+if TYPE_CHECKING:
+    import torch
+
+    from securefl.cluster.importing import Imported
+
+__all__ = ["Cost", "Servers", "SharedModel", "SharedTensor"]
+
+#: Inputs of a model are promised to be no larger, unless share() says otherwise.
+INPUT_RANGE = 16.0
+_MAX_ANSWER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the parties did since the cluster was opened, or since :meth:`Servers.cost` was last asked.
+
+    ``milliseconds``: from the first command to the last answer. ``rounds``: exchanges between the servers. ``sent``:
+    payload bytes by link, (from, to); the helper is party 2.
+    """
+
+    milliseconds: float
+    rounds: int
+    sent: dict[tuple[int, int], int]
+
+    def __str__(self) -> str:
+        total = sum(self.sent.values())
+        links = ", ".join(f"{a}→{b} {count:,}" for (a, b), count in sorted(self.sent.items()) if count)
+        return f"{self.milliseconds:.2f} ms, {self.rounds} rounds, {total:,} bytes ({links})"
+
+
+class SharedTensor:
+    """A tensor that the parties hold. ``fraction``: its binary places."""
+
+    def __init__(self, servers: Servers, number: int, shape: tuple[int, ...] | None, fraction: int | None) -> None:
+        self.servers = servers
+        self.number = number
+        self._shape, self._fraction = shape, fraction
+        weakref.finalize(self, servers._forget, number)
+
+    def reveal(self) -> torch.Tensor:
+        """The values, float32, to this client alone. Without torch use :meth:`numpy`."""
+        import torch
+
+        return torch.from_numpy(self.numpy()).float()
+
+    def numpy(self) -> NDArray[np.float64]:
+        """The values, float64, to this client alone."""
+        words, shape, fraction = self.servers._get(self.number)
+        return decode(words, fraction).reshape(shape)
+
+    def __repr__(self) -> str:
+        return f"<SharedTensor {self.number}>"
+
+
+class SharedModel:
+    """A network whose weights the parties hold. Calling it gives the output, shared."""
+
+    def __init__(self, servers: Servers, number: int, imported: Imported) -> None:
+        self._servers = servers
+        self.number = number
+        self._imported = imported
+        weakref.finalize(self, servers._forget, number)
+
+    def __call__(self, x: SharedTensor) -> SharedTensor:
+        """The output of the network for a batch of inputs."""
+        output = self._servers._number()
+        self._servers._compute("apply", model=self.number, input=x.number, output=output)
+        return SharedTensor(self._servers, output, None, None)
+
+    def train_step(
+        self,
+        x: SharedTensor,
+        targets: SharedTensor,
+        *,
+        loss: str = "cross_entropy",
+        lr: float,
+        momentum: float = 0.0,
+    ) -> None:
+        """One step of stochastic gradient descent on the mean loss over the batch.
+
+        ``targets``: class numbers [rows] (shared from an integer tensor), or values of the output's shape. ``loss``:
+        "cross_entropy" or "mse". Weights move, so the range that was checked when the model was shared is from now on
+        the caller's promise.
+        """
+        if not (0 < lr < 2**10) or not 0 <= momentum < 1:
+            raise ConfigurationError("a learning rate is above 0 and below 1024, a momentum from 0 to below 1")
+        self._servers._compute(
+            "train", model=self.number, input=x.number, targets=targets.number, loss=loss, rate=lr, momentum=momentum
+        )
+
+    def reveal_state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights, for ``load_state_dict`` of the module that was shared."""
+        servers = self._servers
+        values = {}
+        for name in self._imported.parameters:
+            number = servers._number()
+            servers._tell("parameter", model=self.number, name=name, output=number)
+            values[name] = SharedTensor(servers, number, None, None).numpy()
+        return self._imported.state_dict(values)
+
+    def __repr__(self) -> str:
+        return f"<SharedModel {self.number}>"
+
+
+class Servers:
+    """The parties, as one client sees them. ``links``: its channel to parties 0, 1 and 2.
+
+    ``audit``: the share of batches whose deals are recomputed instead of used, chosen at random; every batch is then
+    fresh (SPEC mpc §10), which costs one more opening of the weights per call. ``on_close``: called once when the
+    cluster is closed. A client closes a cluster when a call fails: the parties may have gone on differently.
+    """
+
+    def __init__(
+        self,
+        links: Channel,
+        on_close: Callable[[], None] = lambda: None,
+        entropy: Entropy | None = None,
+        audit: float = 0.0,
+    ) -> None:
+        if not 0 <= audit <= 1:
+            raise ConfigurationError(f"the share of batches to audit is from 0 to 1, got {audit:g}")
+        #: How many batches were audited.
+        self.audited = 0
+        self._audit = audit
+        self._links = links
+        self._on_close = on_close
+        self._entropy = SystemEntropy() if entropy is None else entropy
+        self._numbers = 0
+        self._batch = 0
+        self._dropped: list[int] = []
+        self._open = True
+        self._started: float | None = None
+        self._counted: dict[str, Any] = {"rounds": 0, "sent": {}}
+        #: Process numbers of local parties; empty where the parties are elsewhere.
+        self.processes: tuple[int, ...] = ()
+
+    # ---- sharing
+
+    @overload
+    def share(self, value: torch.nn.Module, *, limit: float = ...) -> SharedModel: ...
+    @overload
+    def share(self, value: torch.Tensor | NDArray[Any] | Sequence[Any], *, limit: float = ...) -> SharedTensor: ...
+    def share(self, value: Any, *, limit: float = INPUT_RANGE) -> SharedModel | SharedTensor:
+        """Secret-share a tensor or a torch module with the parties.
+
+        A tensor of real numbers gets 16 binary places, one of integers none. ``limit``: the largest size of a value
+        (:class:`InvalidInputError` for a larger one); for a module, of its inputs, which is what its headroom is
+        checked for. Of a module the parties learn graph, shapes, and each layer's gain to the next power of two.
+        """
+        if _is_module(value):
+            return self._share_model(value, limit)
+        array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+        return self._share_array(array, limit)
+
+    def _share_array(self, array: NDArray[Any], limit: float | None) -> SharedTensor:
+        if array.dtype.kind == "b":
+            array = array.astype(np.int64)
+        fraction = 0 if array.dtype.kind in "iu" else FRACTION
+        if fraction == 0:
+            limit = 2.0**31
+        words = encode(array, fraction, limit)
+        number = self._number()
+        key = self._entropy.token(KEY_BYTES)
+        rest = words - expand(key, words.shape)
+        payloads = [key, as_bytes(np.asarray(rest, order="C")) if words.size else b"", b""]
+        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction)
+        return SharedTensor(self, number, words.shape, fraction)
+
+    def _share_model(self, module: torch.nn.Module, limit: float) -> SharedModel:
+        from securefl.cluster.importing import import_module
+
+        imported = import_module(module)
+        check_headroom(imported.graph, limit)
+        shared = {name: self._share_array(values, None) for name, values in imported.parameters.items()}
+        number = self._number()
+        self._tell(
+            "model",
+            id=number,
+            graph=imported.graph.to_data(),
+            tensors={name: tensor.number for name, tensor in shared.items()},
+        )
+        return SharedModel(self, number, imported)
+
+    # ---- cost
+
+    def cost(self) -> Cost:
+        """What was spent since the last call; waits for the parties."""
+        replies = self._ask("cost", _MAX_ANSWER)
+        elapsed = 0.0 if self._started is None else perf_counter() - self._started
+        reports = [json.loads(bytes(reply)) for reply in replies]
+        sent = {(party, int(to)): int(n) for party, report in enumerate(reports) for to, n in report["sent"].items()}
+        before = self._counted
+        cost = Cost(
+            elapsed * 1000,
+            int(reports[0]["rounds"]) - before["rounds"],
+            {link: count - before["sent"].get(link, 0) for link, count in sent.items()},
+        )
+        self._counted = {"rounds": int(reports[0]["rounds"]), "sent": sent}
+        self._started = None
+        return cost
+
+    # ---- commands
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _forget(self, number: int) -> None:
+        self._dropped.append(number)
+
+    def _compute(self, operation: str, **fields: Any) -> None:
+        fresh = self._audit > 0
+        while fresh and int.from_bytes(self._entropy.token(7), "big") < self._audit * 2**56:
+            self._batch += 1
+            command = encode_command(operation, batch=self._batch, fresh=True, **fields)
+            # The helper is asked the same as ever, and cannot tell.
+            self._tell_each([encode_command("audit", command=command.decode())] * HELPER + [command])
+            self.audited += 1
+            if self._audit == 1:
+                break
+        self._batch += 1
+        self._tell(operation, batch=self._batch, fresh=fresh, **fields)
+
+    def _tell(self, operation: str, payloads: Sequence[Any] = (b"", b"", b""), **fields: Any) -> None:
+        if not self._open:
+            raise LocalProtocolError("the cluster is closed; open a new one and share again")
+        if self._started is None:
+            self._started = perf_counter()
+        if len(self._dropped) > 32 and operation != "drop":
+            dropped, self._dropped = self._dropped, []
+            self._tell("drop", ids=dropped)
+        self._tell_each([encode_command(operation, **fields)] * PARTIES, payloads)
+
+    def _tell_each(self, commands: Sequence[bytes], payloads: Sequence[Any] = (b"", b"", b"")) -> None:
+        with self._closing_on_failure():
+            for party in range(PARTIES):
+                ask(self._links, party, commands[party], payloads[party])
+
+    def _ask(self, operation: str, limit: int, **fields: Any) -> list[memoryview]:
+        self._tell(operation, **fields)
+        replies, failures = [], []
+        with self._closing_on_failure():
+            for party in range(PARTIES):
+                try:
+                    replies.append(answer(self._links, party, limit))
+                except SecureFLError as error:  # another party may know better: whoever is gone cannot report it
+                    failures.append((party, error))
+            if failures:
+                raise min(failures, key=_rank)[1]
+        return replies
+
+    def _get(self, number: int) -> tuple[Words, tuple[int, ...], int]:
+        self._batch += 1
+        replies = self._ask("get", 1 << 34, batch=self._batch, tensor=number)
+        with self._closing_on_failure():
+            return _add(replies)
+
+    @contextmanager
+    def _closing_on_failure(self) -> Iterator[None]:
+        """Shut the cluster when what stands inside fails: its parties may have gone on differently."""
+        try:
+            yield
+        except BaseException:
+            self._shut()
+            raise
+
+    def close(self) -> None:
+        """End the parties. Closing twice does nothing."""
+        if not self._open:
+            return
+        with suppress(SecureFLError):
+            self._ask("bye", 0)
+        self._shut()
+
+    def _shut(self) -> None:
+        if self._open:
+            self._open = False
+            self._links.close()
+            self._on_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Servers, {'open' if self._open else 'closed'}>"
+
+
+def _add(replies: Sequence[memoryview]) -> tuple[Words, tuple[int, ...], int]:
+    """The value from the servers' parts, with its shape and fraction, on which all three must agree."""
+    headers = {bytes(reply[: 16 + 8 * struct.unpack_from(">Q", reply, 8)[0]]) for reply in replies if len(reply) >= 16}
+    if len(headers) != 1:
+        raise DecodeError("the parties hold tensors of different shapes")
+    (header,) = headers
+    fraction, dimensions, *shape = struct.unpack(f">{len(header) // 8}Q", header)
+    parts = [reply[len(header) :] for reply in replies[:HELPER]]
+    if dimensions != len(shape) or fraction > 64 or any(len(part) != 8 * math.prod(shape) for part in parts):
+        raise DecodeError("a part of the result has another size than its shape says")
+    zero, one = (np.frombuffer(part, np.uint64) for part in parts)
+    return zero + one, tuple(shape), fraction
+
+
+def _rank(failure: tuple[int, SecureFLError]) -> int:
+    """Which of several parties' failures says most: what went wrong, then who is gone, then who missed whom."""
+    party, error = failure
+    if not isinstance(error, LostPartyError):
+        return 0
+    return 1 if error.party == party else 2
+
+
+def _is_module(value: object) -> bool:
+    """A torch module, without importing torch for what is none."""
+    return any(
+        kind.__module__ == "torch.nn.modules.module" and kind.__name__ == "Module" for kind in type(value).__mro__
+    )

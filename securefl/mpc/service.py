@@ -1,0 +1,249 @@
+"""What a party does for those who ask it: keep tensors and networks, run programs on them, give results. SPEC mpc §9.
+
+A *client* (who owns data or a model, or gets results) sends every party the same commands in the same order; parties
+differ only in the bytes that come with them. A command is a JSON object of known fields; nothing in it names code. A
+command that computes carries a batch number, larger than every earlier one, and the streams of the batch are bound to
+the whole command: parties that were asked different things compute nothing that fits together, under masks of its own.
+
+A *fresh* batch keeps no masks for later ones: forms opened in it are forgotten and nothing is left at the helper, so
+that everything the helper sends is a function of the batch's two keys. Such a batch can be audited instead of used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from securefl.errors import DecodeError
+from securefl.mpc.arithmetic import randomized_part, settle
+from securefl.mpc.audit import audit
+from securefl.mpc.gemm import Words
+from securefl.mpc.graph import Graph
+from securefl.mpc.network import Network
+from securefl.mpc.party import Party, as_bytes
+from securefl.mpc.shared import Shared
+from securefl.primitives.prg import KEY_BYTES, Keystream
+from securefl.wire import Buffer
+
+__all__ = ["MAX_COMMAND_BYTES", "MAX_PAYLOAD_BYTES", "Service", "encode_command", "expand"]
+
+MAX_COMMAND_BYTES: Final = 1 << 22
+MAX_PAYLOAD_BYTES: Final = 1 << 33
+_MAX_TENSORS: Final = 1 << 16
+
+#: Operation → its fields and their kinds. "id" a tensor or model, "shape" a list, "n" a natural number, "x" a number.
+FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "put": {"id": "id", "shape": "shape", "fraction": "n"},
+    "model": {"id": "id", "graph": "graph", "tensors": "names"},
+    "apply": {"batch": "n", "fresh": "flag", "model": "id", "input": "id", "output": "id"},
+    "train": {
+        "batch": "n",
+        "fresh": "flag",
+        "model": "id",
+        "input": "id",
+        "targets": "id",
+        "loss": "text",
+        "rate": "x",
+        "momentum": "x",
+    },
+    "audit": {"command": "text"},
+    "parameter": {"model": "id", "name": "text", "output": "id"},
+    "get": {"batch": "n", "tensor": "id"},
+    "drop": {"ids": "ids"},
+    "cost": {},
+    "bye": {},
+}
+
+
+def encode_command(operation: str, **fields: Any) -> bytes:
+    """The canonical bytes of a command."""
+    return json.dumps({"do": operation, **fields}, sort_keys=True, separators=(",", ":")).encode()
+
+
+def expand(key: bytes, shape: Sequence[int]) -> Words:
+    """uint64 words of a stream: server 0's part of what a client shares; the client takes it from the value."""
+    words = np.empty(tuple(shape), np.uint64)
+    if words.size:
+        Keystream(key).fill(words.reshape(-1))
+    return words
+
+
+def _kind_ok(kind: str, value: object) -> bool:
+    if kind == "x":
+        return type(value) in {int, float} and math.isfinite(value)  # type: ignore[arg-type]
+    if kind in {"text", "flag"}:
+        return isinstance(value, str if kind == "text" else bool)
+    if kind in {"id", "n"}:
+        return type(value) is int and 0 <= value < 2**63
+    if kind == "graph":
+        return isinstance(value, list)
+    if kind == "names":
+        return isinstance(value, dict) and all(_kind_ok("id", number) for number in value.values())
+    return isinstance(value, list) and len(value) <= _MAX_TENSORS and all(_kind_ok("n", item) for item in value)
+
+
+def decode_command(data: Buffer) -> dict[str, Any]:
+    """Raises :class:`DecodeError` for anything but one command with exactly its fields."""
+    try:
+        command: Any = json.loads(bytes(data))
+    except (ValueError, RecursionError):
+        raise DecodeError("a command is a JSON object") from None
+    operation = command.get("do") if isinstance(command, dict) else None
+    if not isinstance(operation, str) or operation not in FIELDS:
+        raise DecodeError("a command names one of the operations of SPEC §9")
+    fields = FIELDS[operation]
+    if set(command) != {"do", *fields} or not all(_kind_ok(kind, command[name]) for name, kind in fields.items()):
+        raise DecodeError(f"the command {operation!r} has the fields {sorted(fields)}")
+    return dict(command)
+
+
+class Service:
+    """One party at work for one client."""
+
+    def __init__(self, party: Party) -> None:
+        self.party = party
+        self._tensors: dict[int, Shared] = {}
+        self._models: dict[int, Network] = {}
+        self._work: Mapping[str, Callable[[dict[str, Any], memoryview], bytes | memoryview]] = {
+            "put": self._put,
+            "model": self._model,
+            "apply": self._apply,
+            "train": self._train,
+            "audit": self._audit,
+            "parameter": self._parameter,
+            "get": self._get,
+            "drop": self._drop,
+            "cost": self._cost,
+            "bye": lambda command, payload: b"",
+        }
+
+    def handle(self, data: Buffer, payload: memoryview) -> tuple[bool, bytes | memoryview]:
+        """Do one command. Gives whether the client waits for an answer, and the answer.
+
+        Raises :class:`DecodeError`, or what the program raises; the party must end then, since the others may have
+        gone on differently.
+        """
+        command = decode_command(data)
+        operation = command["do"]
+        if "batch" in command:
+            self.party.begin(command["batch"], hashlib.sha256(data).digest())
+        result = self._work[operation](command, payload)
+        if command.get("fresh"):
+            self._settle()
+        return operation in {"get", "cost", "bye"}, result
+
+    def run_as_helper(self, data: Buffer, helper: Party) -> None:
+        """Run the computing command ``data`` as the helper would: with this party's shapes, and no values."""
+        command = decode_command(data)
+
+        def shape_of(tensor: Shared) -> Shared:
+            return Shared(helper, tensor.shape, tensor.fraction)
+
+        shadow = Service(helper)
+        shadow._tensors = {number: shape_of(tensor) for number, tensor in self._tensors.items()}
+        shadow._models = {number: network.map(shape_of) for number, network in self._models.items()}
+        shadow._work[command["do"]](command, memoryview(b""))
+        shadow._settle()
+
+    def _held(self) -> list[Shared]:
+        """All tensors, the models' too, in an order that all parties have."""
+        tensors = [self._tensors[number] for number in sorted(self._tensors)]
+        for number in sorted(self._models):
+            tensors += self._models[number].tensors()
+        return tensors
+
+    def _settle(self) -> None:
+        """End a fresh batch: nothing of its masks is used again, and nothing is left at the helper."""
+        held = self._held()
+        settle(*held)
+        for tensor in held:
+            tensor.opened = None
+
+    def _audit(self, command: dict[str, Any], _: memoryview) -> bytes:
+        data = command["command"].encode()
+        inner = decode_command(data)
+        if self.party.is_helper or not inner.get("fresh"):  # before any key is opened
+            raise DecodeError("servers audit fresh batches: others use masks of earlier batches, which stay secret")
+        audit(self, inner["batch"], data)
+        return b""
+
+    def _tensor(self, number: int) -> Shared:
+        try:
+            return self._tensors[number]
+        except KeyError:
+            raise DecodeError(f"there is no tensor {number}: it was dropped, or shared with other servers") from None
+
+    def _network(self, number: int) -> Network:
+        try:
+            return self._models[number]
+        except KeyError:
+            raise DecodeError(f"there is no model {number}: it was dropped, or shared with other servers") from None
+
+    def _keep(self, number: int, tensor: Shared) -> None:
+        if len(self._tensors) >= _MAX_TENSORS:
+            raise DecodeError(f"a party keeps at most {_MAX_TENSORS} tensors: drop some")
+        self._tensors[number] = tensor
+
+    def _put(self, command: dict[str, Any], payload: memoryview) -> bytes:
+        shape = tuple(command["shape"])
+        elements = math.prod(shape)
+        if len(shape) > 8 or elements * 8 > MAX_PAYLOAD_BYTES:
+            raise DecodeError("a tensor has at most 8 dimensions and 8 GiB")
+        due = {0: KEY_BYTES, 1: 8 * elements}.get(self.party.me, 0)
+        if payload.nbytes != due:
+            raise DecodeError(f"the part of a tensor of shape {list(shape)} has {due} bytes, got {payload.nbytes}")
+        part = None
+        if self.party.me == 0:
+            part = expand(bytes(payload), shape)
+        elif self.party.me == 1:
+            part = np.frombuffer(payload, np.uint64).reshape(shape)
+        self._keep(command["id"], Shared(self.party, shape, command["fraction"], part))
+        return b""
+
+    def _model(self, command: dict[str, Any], _: memoryview) -> bytes:
+        parameters = {name: self._tensor(number) for name, number in command["tensors"].items()}
+        self._models[command["id"]] = Network(Graph.from_data(command["graph"]), parameters)
+        return b""
+
+    def _apply(self, command: dict[str, Any], _: memoryview) -> bytes:
+        self._keep(command["output"], self._network(command["model"]).forward(self._tensor(command["input"])))
+        return b""
+
+    def _train(self, command: dict[str, Any], _: memoryview) -> bytes:
+        self._network(command["model"]).train(
+            self._tensor(command["input"]),
+            self._tensor(command["targets"]),
+            command["loss"],
+            command["rate"],
+            command["momentum"],
+        )
+        return b""
+
+    def _parameter(self, command: dict[str, Any], _: memoryview) -> bytes:
+        parameters = self._network(command["model"]).parameters
+        if command["name"] not in parameters:
+            raise DecodeError(f"the model has no parameter {command['name']!r}")
+        self._keep(command["output"], parameters[command["name"]])
+        return b""
+
+    def _get(self, command: dict[str, Any], _: memoryview) -> bytes | memoryview:
+        tensor = self._tensor(command["tensor"])
+        part = randomized_part(tensor)
+        header = struct.pack(f">QQ{len(tensor.shape)}Q", tensor.fraction, len(tensor.shape), *tensor.shape)
+        return header if part is None else b"".join((header, as_bytes(np.ascontiguousarray(part))))
+
+    def _drop(self, command: dict[str, Any], _: memoryview) -> bytes:
+        for number in command["ids"]:
+            self._tensors.pop(number, None)
+            self._models.pop(number, None)
+        return b""
+
+    def _cost(self, command: dict[str, Any], _: memoryview) -> bytes:
+        sent = {str(other): link.bytes_sent for other, link in sorted(self.party.channel.traffic.items())}
+        return json.dumps({"rounds": self.party.rounds, "sent": sent}, separators=(",", ":")).encode()

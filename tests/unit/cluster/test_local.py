@@ -1,0 +1,212 @@
+"""Local clusters: models and tensors shared, run, trained and revealed; what goes wrong is named."""
+
+import gc
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from securefl import mpc
+from securefl.cluster.local import local_cluster
+from securefl.errors import ConfigurationError, DecodeError, InvalidInputError, LocalProtocolError, LostPartyError
+
+
+class Residual(nn.Module):
+    """Everything that is supported, in a module of a user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.pool = nn.MaxPool2d(2)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.mean = nn.AvgPool2d(2)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(4 * 2 * 2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.features(x))
+        x = self.mean(torch.relu(self.second(x) + x))
+        return self.head(self.dropout(x.view(x.size(0), -1)))
+
+
+@pytest.fixture(scope="module")
+def servers():
+    with local_cluster(parties="threads", deadline=20) as cluster:
+        yield cluster
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 4))
+
+
+def test_values_come_back(servers) -> None:
+    values = torch.linspace(-16, 16, 40_000).reshape(200, 200)  # several blocks of a stream
+    assert (servers.share(values).reveal() - values).abs().max() <= 2**-16
+    numbers = np.arange(-5, 5)
+    np.testing.assert_array_equal(servers.share(numbers).numpy(), numbers)
+
+
+def test_a_module_with_every_layer(servers) -> None:
+    torch.manual_seed(1)
+    net = Residual()
+    net(torch.rand(50, 1, 8, 8))  # running statistics that are not the initial ones
+    net.eval()
+    model = servers.share(net, limit=1.0)
+    x = torch.rand(5, 1, 8, 8)
+    got = model(servers.share(x)).reveal()
+    assert (got - net(x)).abs().max() < 2e-4
+
+    other = Residual().eval()
+    other.load_state_dict(model.reveal_state_dict())
+    assert (other(x) - net(x)).abs().max() < 2e-4
+
+
+def test_outputs_behind_softmax_and_sigmoid(servers) -> None:
+    for last in (nn.Softmax(dim=-1), nn.Sigmoid()):
+        net = nn.Sequential(nn.Linear(6, 5), last)
+        x = torch.randn(7, 6)
+        assert (servers.share(net)(servers.share(x)).reveal() - net(x)).abs().max() < 2e-4
+
+
+@pytest.mark.parametrize(
+    ("loss", "lr", "momentum"), [("cross_entropy", 0.125, 0.0), ("mse", 0.1, 0.0), ("cross_entropy", 0.3, 0.9)]
+)
+def test_training_follows_torch(servers, loss: str, lr: float, momentum: float) -> None:
+    net, reference = mlp(), mlp()
+    optimizer = torch.optim.SGD(reference.parameters(), lr=lr, momentum=momentum)
+    model = servers.share(net)
+    torch.manual_seed(2)
+    for _ in range(4):
+        x = torch.randn(24, 20)
+        y = torch.randint(0, 4, (24,)) if loss == "cross_entropy" else torch.randn(24, 4)
+        model.train_step(servers.share(x), servers.share(y), loss=loss, lr=lr, momentum=momentum)
+        optimizer.zero_grad()
+        {"mse": nn.functional.mse_loss, "cross_entropy": nn.functional.cross_entropy}[loss](reference(x), y).backward()
+        optimizer.step()
+    for name, value in model.reveal_state_dict().items():
+        assert (value - reference.state_dict()[name]).abs().max() < 1e-3, name
+
+
+def test_convolutions_train(servers) -> None:
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(27, 3)]
+    net = nn.Sequential(*layers)
+    model = servers.share(net)
+    x, y = torch.rand(16, 1, 6, 6), torch.randint(0, 3, (16,))
+    model.train_step(servers.share(x), servers.share(y), lr=0.5)
+    nn.functional.cross_entropy(net(x), y).backward()
+    for name, parameter in net.named_parameters():
+        expected = parameter.detach() - 0.5 * parameter.grad
+        assert (model.reveal_state_dict()[name] - expected).abs().max() < 1e-3, name
+
+
+def test_costs_are_counted_from_the_last_time(servers) -> None:
+    model = servers.share(mlp())
+    x = servers.share(torch.rand(8, 20))
+    model(x).reveal()
+    servers.cost()
+    model(x).reveal()
+    cost = servers.cost()
+    assert cost.rounds == 7  # product 1, comparison 5, product's operand 1; the input is opened already
+    assert cost.sent[0, 1] == cost.sent[1, 0]
+    assert cost.sent[0, 2] == cost.sent[1, 2] == 0, "nothing ever goes to the helper"
+    assert "rounds" in str(cost)
+
+
+def test_what_is_forgotten_here_is_dropped_there(servers) -> None:
+    number = servers.share(torch.rand(3)).number
+    gc.collect()
+    for _ in range(80):
+        servers.share(torch.rand(1))
+    servers._get(servers.share(torch.rand(1)).number)
+    with local_cluster(parties="threads", deadline=20) as other, pytest.raises(DecodeError, match="no tensor"):
+        other._get(number)
+
+
+@pytest.mark.parametrize(
+    ("net", "named"),
+    [
+        (nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.GELU())), "'1.0' \\(GELU\\)"),
+        (nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.BatchNorm1d(2)), "'2' must follow"),
+        (nn.Sequential(nn.Conv2d(2, 2, 1, groups=2)), "'0' has groups"),
+        (nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)), "'0' uses ceil_mode"),
+        (nn.Sequential(nn.Softmax(dim=0)), "dimension 0"),
+        (nn.Sequential(), "computes nothing"),
+    ],
+)
+def test_what_is_not_supported_is_named_by_its_path(servers, net: nn.Module, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        servers.share(net.eval())
+
+
+def test_headroom_is_refused_before_anything_is_shared(servers) -> None:
+    net = nn.Sequential(*[nn.Linear(100, 100) for _ in range(3)])
+    for layer in net:
+        nn.init.constant_(layer.weight, 20.0)
+    with pytest.raises(ConfigurationError, match="values of '2' could reach"):
+        servers.share(net)
+
+
+def test_values_beyond_the_limit_are_refused(servers) -> None:
+    with pytest.raises(InvalidInputError, match="at most 16"):
+        servers.share(torch.tensor([17.0]))
+    assert servers.share(torch.tensor([17.0]), limit=32).reveal().item() == 17.0
+    with pytest.raises(InvalidInputError, match="finite"):
+        servers.share(torch.tensor([float("nan")]))
+
+
+def test_training_through_what_cannot_be_trained_is_refused() -> None:
+    with local_cluster(parties="threads", deadline=20) as servers:
+        model = servers.share(nn.Sequential(nn.Linear(2, 2), nn.Softmax(dim=1)))
+        model.train_step(servers.share(torch.rand(3, 2)), servers.share(torch.tensor([0, 1, 0])), lr=0.1)
+        with pytest.raises(ConfigurationError, match="'1' cannot be trained through"):
+            servers.cost()
+        with pytest.raises(LocalProtocolError, match="closed"):
+            servers.share(torch.rand(1))
+
+
+def test_a_closed_cluster_says_so() -> None:
+    with local_cluster(parties="threads") as servers:
+        pass
+    with pytest.raises(LocalProtocolError, match="closed"):
+        servers.cost()
+    servers.close()
+
+
+@pytest.mark.parametrize("choice", [{"parties": "planets"}, {"links": "smoke"}])
+def test_other_clusters_are_refused(choice) -> None:
+    with pytest.raises(ConfigurationError, match="not '"):
+        local_cluster(**choice)
+
+
+@pytest.mark.parametrize("killed", [0, 1, 2])
+@pytest.mark.slow
+def test_a_killed_party_is_named_and_nobody_stays_behind(killed: int) -> None:
+    with local_cluster(deadline=10) as servers:
+        model = servers.share(mlp())
+        x = servers.share(torch.rand(8, 20))
+        model(x).reveal()
+        os.kill(servers.processes[killed], signal.SIGKILL)
+        start = time.monotonic()
+        with pytest.raises(LostPartyError) as caught:
+            model(x).reveal()
+        assert caught.value.party == killed
+        assert time.monotonic() - start < 10
+    for process in servers.processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_processes_over_tcp_compute_the_same() -> None:
+    net = mlp()
+    x = torch.rand(8, 20)
+    with mpc.local_cluster(links="tcp", deadline=30) as servers:
+        model = servers.share(net)
+        assert (model(servers.share(x)).reveal() - net(x)).abs().max() < 2e-4
+        model.train_step(servers.share(x), servers.share(torch.zeros(8, dtype=torch.int64)), lr=0.1)
+        assert servers.cost().rounds > 50
