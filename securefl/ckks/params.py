@@ -7,10 +7,11 @@ Legend: N degree, q moduli, n clients, V variance proxy of sub-Gaussian noise, s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Final
+from typing import Final, TypeAlias
 
 from securefl.ckks.lattice import Lattice
 from securefl.ckks.ring import NOISE_LIMIT
@@ -26,6 +27,7 @@ __all__ = [
     "PARAMETER_SETS",
     "PROTOCOL",
     "Flooding",
+    "Guard",
     "KeyModel",
     "ParameterSet",
     "Params",
@@ -41,6 +43,10 @@ KEY_HOLDER: Final = PartyId(2**32 - 1)
 FAILURE_BITS: Final = 128
 #: The largest a sample of Box and Muller's method with 53-bit uniforms can be, in standard deviations.
 _LARGEST_NORMAL: Final = math.sqrt(2 * 53 * math.log(2))
+
+
+#: Runs a step that reads another party's bytes, by itself, and raises what that raised, or that it did not end well.
+Guard: TypeAlias = Callable[[Callable[[], object]], None]
 
 
 class KeyModel(Enum):

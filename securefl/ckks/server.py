@@ -24,7 +24,7 @@ from securefl.ckks.messages import (
     open_signed,
     seal_signed,
 )
-from securefl.ckks.params import KEY_HOLDER, KeyModel, Params, Release
+from securefl.ckks.params import KEY_HOLDER, Guard, KeyModel, Params, Release
 from securefl.ckks.residues import pack_residues, unpack_residues
 from securefl.ckks.ring import Residues, add_into
 from securefl.errors import (
@@ -71,7 +71,8 @@ SERVER_TRANSITIONS: TransitionTable = {
 class Server(Machine):
     """The aggregator in one session: :meth:`start`, :meth:`receive` frames, :meth:`close_round` when time is up.
 
-    ``directory``: public signing keys of the clients and the key holder. ``identity``: the server's own.
+    ``directory``: public signing keys of the clients and the key holder. ``identity``: the server's own. ``guard``:
+    runs the reading of a vector once by itself beforehand (``transport.confined``).
     The first ``close_round`` sends the sum of what arrived to the key holder; the answer ends the session, and a second
     ``close_round`` without one aborts it. It can add ciphertexts and read none: no key enters this class.
     """
@@ -79,9 +80,9 @@ class Server(Machine):
     TRANSITIONS = SERVER_TRANSITIONS
     INITIAL = State.NEW
 
-    def __init__(self, params: Params, identity: Identity, directory: Directory) -> None:
+    def __init__(self, params: Params, identity: Identity, directory: Directory, *, guard: Guard | None = None) -> None:
         super().__init__()
-        self._params, self._identity, self._directory = params, identity, directory
+        self._params, self._identity, self._directory, self._guard = params, identity, directory, guard
         self._key_id: bytes | None = None
         self._total: Residues | None = None  # uint64[ciphertexts, 2, primes, N]
         self._answered: dict[ClientId, bytes] = {}
@@ -185,6 +186,8 @@ class Server(Machine):
         message = EncryptedInput.decode(body, self._params)
         if message.key_id != self._key_id:
             raise FaultyClientError(f"client {sender} encrypted under another key than this session's", [sender])
+        if self._guard is not None:
+            self._guard(lambda: self._read_all(sender, message))
         self._add(sender, message)
         self._answered[sender] = signature
         self._advance(Kind.ENCRYPTED_INPUT.name)
@@ -204,6 +207,10 @@ class Server(Machine):
             for done in range(at):
                 self._add_one(done, [(primes - half) % primes for half in self._halves(sender, message, done)])
             raise FaultyClientError(f"client {sender} signed a vector that is none: {error}", [sender]) from None
+
+    def _read_all(self, sender: ClientId, message: EncryptedInput) -> None:
+        for at in range(self._params.ciphertexts):
+            self._halves(sender, message, at)
 
     def _halves(self, sender: ClientId, message: EncryptedInput, at: int) -> list[Residues]:
         """(c0, c1) of ciphertext ``at``: each uint64[primes, N]. Raises :class:`DecodeError`."""
