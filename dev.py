@@ -7,6 +7,7 @@
     python3 dev.py check             ruff, mypy, import-linter        all of them, even if one fails
     python3 dev.py vectors [ARGS]    regenerate, or --check, vectors  python protocols/generate.py ARGS
     python3 dev.py bench [ARGS]      measure; --peers adds the peer   python -m securefl bench ARGS
+    python3 dev.py integrations [ARGS]  tests inside Flower, NVFLARE  python -m pytest ARGS, slow tests too
 
 Exit status: that of the task; 2 on bad usage. Versions are those of constraints.txt.
 """
@@ -22,6 +23,21 @@ MINIMUM = (3, 11)
 PEER = "flwr==1.42.0"  # the extra `bench`
 PEER_NEEDS = ["fastapi<0.139", "grpcio<2", "httpx<1", "iterators<0.0.3", "protobuf<7", "pyyaml<7", "requests<3"]
 PEER_NEEDS += ["tomli<3", "tomli-w<2"]
+# What `integrations` tests inside: engine: (what goes in without its dependencies, what goes in with them, test files).
+# flwr cannot be resolved beside our pins (see install_peer) and runs with them; the processes of a deployment need more
+# of its dependencies than its secure aggregation does. Each engine has a .venv of its own.
+ENGINES = {
+    "flower": (
+        [PEER, "starlette>=1.3.1,<1.4"],
+        PEER_NEEDS
+        + ["alembic<2", "click<9", "grpcio-health-checking<2", "pathspec<2", "prompt-toolkit<4", "ray==2.55.1"]
+        + ["sqlalchemy[asyncio]<3", "typer", "uv<0.14", "uvicorn[standard]<0.50"],
+        ["tests/integrations/test_flower.py", "tests/integrations/test_flower_simulation.py"]
+        + ["tests/faults/test_flower_deployment.py"],
+    ),
+    "nvflare": ([], ["nvflare==2.9.0"], ["tests/integrations/test_nvflare.py"]),
+}
+ENGINE_TESTS_NEED = ["pydantic", "pytest", "pytest-xdist", "scikit-learn", "tenseal"]
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
@@ -35,6 +51,7 @@ TASKS = {
     "check": ({"all", "test"}, [], True),
     "vectors": ({"all"}, ["protocols/generate.py"], True),
     "bench": ({"all"}, ["-m", "securefl", "bench"], False),
+    "integrations": (set(), [], True),
 }
 CHECKS = {
     "ruff check": ["-m", "ruff", "check", "."],
@@ -90,20 +107,31 @@ def plan(stamp, state, extras):
     return anew, set() if extras <= have else extras | have
 
 
-def pip_install(arguments):
+def pip_install(arguments, python=None):
     """Pip's exit status, under the caller's pip settings less those that would install elsewhere."""
     env = {k: v for k, v in os.environ.items() if k not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT")}
     env["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
-    command = [PYTHON, "-m", "pip", "install", "-qq", "--no-input", "--no-warn-conflicts", "-c", "constraints.txt"]
+    command = [
+        python or PYTHON,
+        "-m",
+        "pip",
+        "install",
+        "-qq",
+        "--no-input",
+        "--no-warn-conflicts",
+        "-c",
+        "constraints.txt",
+    ]
     return subprocess.call(command + arguments, cwd=ROOT, env=env)
 
 
-def make_venv():
+def make_venv(place=None):
     """An empty .venv; what is there is unfinished, or made for another Python or place."""
-    say("making .venv with Python {}.{}".format(*sys.version_info[:2]))
+    place = place or VENV
+    say("making {} with Python {}.{}".format(os.path.basename(place), *sys.version_info[:2]))
     # Debian packages ensurepip apart from Python; asking first keeps its absence to one sentence.
     able = subprocess.call([sys.executable, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL) == 0
-    if not able or subprocess.call([sys.executable, "-m", "venv", "--clear", VENV]):
+    if not able or subprocess.call([sys.executable, "-m", "venv", "--clear", place]):
         sys.exit("dev.py: this Python cannot make .venv; on Debian and Ubuntu: sudo apt install python3-venv")
 
 
@@ -146,6 +174,50 @@ def install_peer():
     write_stamp(dict(stamp, peer=not failed))
 
 
+def engine_state(engine):
+    """What an engine's environment depends on."""
+    wanted = json.dumps([ENGINES[engine][:2], ENGINE_TESTS_NEED])
+    return dict(wanted_state(), engine=hashlib.sha256(wanted.encode("ascii")).hexdigest())
+
+
+def install_engine(engine):
+    """Bring .venv-ENGINE up to date and return its python; ``None`` when pip could not."""
+    place = "{}-{}".format(VENV, engine)
+    stamp, python = os.path.join(place, "securefl-stamp.json"), os.path.join(place, "bin", "python")
+    try:
+        with open(stamp) as file:
+            if json.load(file) == engine_state(engine) and os.path.exists(python):
+                return python
+    except (OSError, ValueError):
+        pass
+    make_venv(place)
+    say("installing {} into {}; the first time takes minutes".format(engine, os.path.basename(place)))
+    alone, beside, _ = ENGINES[engine]
+    steps = [["-e", "."] + ENGINE_TESTS_NEED] + ([["--no-deps"] + alone] if alone else []) + [beside]
+    if any(pip_install(step, python) for step in steps):
+        say("pip could not install {}; its reason stands above".format(engine))
+        return None
+    with open(stamp, "w") as file:
+        json.dump(engine_state(engine), file)
+    return python
+
+
+def integrations(arguments):
+    """Run the tests of every engine, slow ones too; 1 when an engine could not be installed or a test failed."""
+    failed = []
+    for engine in sorted(ENGINES):
+        python = install_engine(engine)
+        if python is None:
+            failed.append(engine + " (not installed, so not tested)")
+            continue
+        say("integrations: " + engine)
+        command = [python, "-m", "pytest", "-m", "slow or not slow", "-n", "0"] + ENGINES[engine][2] + arguments
+        if subprocess.call(command):
+            failed.append(engine)
+    say("integrations: failed: " + ", ".join(failed) if failed else "integrations: all {} passed".format(len(ENGINES)))
+    return 1 if failed else 0
+
+
 def check():
     """Run every check, in order; 1 when any failed."""
     failed = []
@@ -166,6 +238,9 @@ def main(argv):
         (sys.stdout if asked else sys.stderr).write(__doc__)
         return 0 if asked else 2
     extras, command, here = TASKS[task]
+    if task == "integrations":  # these have environments of their own
+        os.chdir(ROOT)
+        return integrations(arguments)
     install(extras)
     if task == "bench" and "--peers" in arguments:
         arguments.remove("--peers")

@@ -12,12 +12,13 @@ from matplotlib.ticker import MaxNLocator
 from securefl.fl.interfaces import ServerView
 from securefl.types import IntegerVector
 
-__all__ = ["learning_curve", "server_view", "traffic"]
+__all__ = ["learning_curve", "server_view", "svg", "traffic"]
 
 _SIDE = 64
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element, to stand inside a page."""
     buffer = io.StringIO()
     # no date, so that equal runs give equal files
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
@@ -35,7 +36,7 @@ def learning_curve(rounds: Sequence[int], accuracies: Sequence[float]) -> str:
     axes.set_ylim(0, 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    return _svg(figure)
+    return svg(figure)
 
 
 def traffic(upload: float | None, vector: float | None, parameters: int) -> str:
@@ -48,7 +49,7 @@ def traffic(upload: float | None, vector: float | None, parameters: int) -> str:
     axes.barh(["this run"], [(upload - vector) / 1000], left=[vector / 1000], color="#e08a1e", label="keys and shares")
     axes.set_xlabel("kB per client and round")
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def server_view(view: ServerView) -> str:
@@ -66,7 +67,7 @@ def server_view(view: ServerView) -> str:
         axes.hist(values.astype(np.float64), bins=64, range=(0, float(view.largest)), color="#1f5fa8")
         axes.set_xlabel("value of a lane", fontsize=8)
         axes.tick_params(labelsize=7)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _square(values: IntegerVector) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -18,7 +18,7 @@ from securefl.fl.interfaces import RoundRecord
 from securefl.fl.protections import trust_of
 from securefl.fl.runner import FinishedRun
 
-__all__ = ["build", "render", "write"]
+__all__ = ["build", "render", "versions", "write"]
 
 _PACKAGES = ("numpy", "cryptography", "pycryptodome", "torch", "scikit-learn", "tenseal")
 
@@ -63,7 +63,7 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "model_hash": run.result.model_hash,
         "seconds": sum(record.seconds for record in records),
         "config": config.model_dump(mode="json"),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -112,7 +112,8 @@ def _mean(records: list[RoundRecord], name: str) -> float | None:
     return fmean(getattr(record, name) or 0 for record in records) if records else None
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of securefl, Python and the packages that figures depend on."""
     found = {"securefl": securefl.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:

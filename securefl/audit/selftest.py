@@ -36,6 +36,7 @@ _CHECKS: Final = {
     "shells": "securefl.audit.checks.shells",
     "compression": "securefl.audit.checks.compression",
     "ckks-sum": "securefl.audit.checks.ckks",
+    "ckks-threshold": "securefl.audit.checks.ckks_threshold",
     "dp": "securefl.audit.checks.dp",
 }
 

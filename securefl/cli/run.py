@@ -16,9 +16,7 @@ __all__ = ["run"]
 
 def run(
     config: Annotated[Path | None, typer.Argument(help="TOML file; none: the bundled run.", show_default=False)] = None,
-    protect: Annotated[
-        str | None, typer.Option(help="masked, ckks, shared or plain; overrides [protection] method.")
-    ] = None,
+    protect: Annotated[str | None, typer.Option(help="Overrides [protection] method, or [split] protect.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Overrides [training] rounds.")] = None,
     clients: Annotated[int | None, typer.Option(help="Overrides [data] clients.")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides [data] seed. Masks are never seeded.")] = None,
@@ -48,6 +46,13 @@ def run(
     else:
         folder = Path("runs/last") if out is None else out
         settings = load(config).with_overrides(protect=protect, rounds=rounds, clients=clients, seed=seed)
+    if settings.split is not None:
+        from securefl.cli.run_split import train
+
+        if resume is not None or shadow:
+            raise ConfigurationError("split learning has no --resume and no --shadow in this version")
+        train(settings, folder, json)
+        return
     session = runner.Run(settings, folder, resume=resume is not None, shadow=shadow)
     quiet = json == "-"
     if not quiet:

@@ -8,16 +8,18 @@ classes); figures on it say nothing about real recordings.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from securefl.errors import ConfigurationError
 from securefl.fl.data import Dataset
 from securefl.fl.seeds import SeedTree
 
-__all__ = ["CLASSES", "LENGTH", "ecg_like"]
+__all__ = ["CLASSES", "LENGTH", "ecg_like", "series_model"]
 
 LENGTH: Final = 128
 CLASSES: Final = ("normal", "left bundle", "right bundle", "atrial premature", "ventricular premature")
@@ -32,6 +34,20 @@ _BUMPS: Final = np.array(
         [(0.00, 0.22, 0.025), (-0.25, 0.34, 0.025), (0.90, 0.41, 0.035), (-0.45, 0.50, 0.035), (-0.35, 0.70, 0.060)],
     ]
 )
+
+
+def series_model() -> nn.Sequential:
+    """A small convolutional model for the series: 256 activations before its last layer, which is named ``out``."""
+    layers = {
+        "conv1": nn.Conv1d(1, 8, 7, stride=2, padding=3),
+        "relu1": nn.ReLU(),
+        "conv2": nn.Conv1d(8, 16, 5, stride=2, padding=2),
+        "relu2": nn.ReLU(),
+        "pool": nn.MaxPool1d(2),
+        "flat": nn.Flatten(),
+        "out": nn.Linear(16 * (LENGTH // 8), len(CLASSES)),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
 def ecg_like(examples: int, seeds: SeedTree, *, noise: float = 0.08) -> Dataset:

@@ -89,6 +89,7 @@ class SplitTraining:
 
     ``parts``: the cut model, whose parameters are the initial ones; the body is trained in place. ``privacy``: made
     from the settings; its ledger must be opened (``privacy.open``) before the first round where it is not ``None``.
+    ``threshold``: least number of clients in the average of fronts and heads; by default the smallest majority.
     Raises :class:`ConfigurationError` for settings that do not fit the model or the clients.
     """
 
@@ -101,27 +102,25 @@ class SplitTraining:
         seeds: SeedTree,
         *,
         suite: str = "mlkem768-x25519",
+        threshold: int | None = None,
         observe: Observer | None = None,
     ) -> None:
         if not clients:
             raise ConfigurationError("split learning needs at least one client")
         self.settings, self.parts, self.statement = settings, parts, STATEMENTS[settings.protect]
         self._seeds, self._suite, self._test = seeds, suite, test
+        self._threshold = len(clients) // 2 + 1 if threshold is None else threshold
         first = next(iter(clients.values()))
         shapes = parts.shapes(torch.from_numpy(first.inputs[:2].copy()))
         self.features, self.outputs = int(np.prod(shapes[0])), int(np.prod(shapes[1]))
         self.privacy: SplitPrivacy | None = privacy_of(settings, self.features, self.outputs)
         self.steps = -(-max(len(data) for data in clients.values()) // settings.batch_size)
-        if settings.order == "parallel" and min(map(len, clients.values())) < self.steps:
-            raise ConfigurationError(
-                f"parallel clients take {self.steps} steps a round, and a client has fewer examples than that: raise "
-                "batch_size, or use order = 'sequential'"
-            )
         noise = self.privacy.noise_multiplier if self.privacy is not None else None
         self.mode = mode_of(settings, parts, shapes, noise_multiplier=noise)
         if self.mode.hides_gradients and settings.releases == "summed":
-            least = sum(len(data) // self.steps for data in clients.values())
-            check_summed(len(clients), least, self.outputs, self.features)
+            # a client with fewer examples than steps sits the last ones out, so the last step has the least of both
+            sizes = [len(data) // self.steps for data in clients.values()]
+            check_summed(sum(size > 0 for size in sizes), sum(sizes), self.outputs, self.features)
         self.body = Body(parts.body, learning_rate=settings.learning_rate, momentum=settings.momentum)
         self._session = os.urandom(16)
         classes = 0 if parts.head is not None else first.classes
@@ -159,7 +158,7 @@ class SplitTraining:
         weights = [len(member.labels) for member in self._members.values()]
         aggregator = ProtectedAggregator(
             protection_named(self.settings.sum_protection, self._suite),
-            threshold=len(self._members) // 2 + 1,
+            threshold=self._threshold,
             grid=FixedPoint(_UPDATE_RANGE, 24),
             max_weight=1 << (max(weights) - 1).bit_length(),
             session=self._session,
@@ -207,7 +206,9 @@ class SplitTraining:
         for _ in range(self.steps):
             done: dict[ClientId, LearnedBatch] = {}
             for client, member in self._members.items():
-                done[client] = member.learner.learn(*next(queues[client]))
+                inputs, labels = next(queues[client])
+                if len(labels):
+                    done[client] = member.learner.learn(inputs, labels)
             examples = sum(len(batch.activations) for batch in done.values())
             if self.mode.hides_gradients:
                 self._give(done)
@@ -234,7 +235,10 @@ class SplitTraining:
         return total
 
     def _batches(self, client: ClientId, number: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """``steps`` batches that differ by one example at most, all examples once, in an order fixed by the seed."""
+        """``steps`` batches that differ by one example at most, all examples once, in an order fixed by the seed.
+
+        The last ones are empty where there are more steps than examples.
+        """
         member = self._members[client]
         order = self._seeds.child("order", number, client).numpy().permutation(len(member.labels))
         for rows in np.array_split(order, steps):

@@ -299,6 +299,63 @@ def test_check_runs_all_and_names_what_failed(
     assert {name for name in dev.CHECKS if name in summary} == broken
 
 
+# ------------------------------------------------------------------------------------------------------- engines
+
+
+class EnginePip:
+    """Stands for ``pip_install``: fails for the environments of ``broken`` engines."""
+
+    def __init__(self, broken: set[str]) -> None:
+        self.broken = broken
+        self.asked: list[tuple[str, list[str]]] = []
+
+    def __call__(self, arguments: list[str], python: str) -> int:
+        engine = Path(python).parents[1].name.removeprefix(".venv-")
+        self.asked.append((engine, arguments))
+        return int(engine in self.broken)
+
+
+@pytest.mark.parametrize("broken", [set(), {"flower"}, {"flower", "nvflare"}])
+def test_engines_are_tested_in_environments_of_their_own(
+    dev: ModuleType,
+    made: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    broken: set[str],
+) -> None:
+    pip, ran = EnginePip(broken), []
+
+    def make_venv(place: str) -> None:
+        python = Path(place) / "bin" / "python"
+        python.parent.mkdir(parents=True, exist_ok=True)
+        python.touch()
+
+    monkeypatch.setattr(dev, "make_venv", make_venv)
+    monkeypatch.setattr(dev, "pip_install", pip)
+    monkeypatch.setattr(dev.subprocess, "call", lambda command: ran.append(command) or 0)
+    assert dev.main(["integrations", "-x"]) == bool(broken)
+    assert {engine for engine, _ in pip.asked} == {"flower", "nvflare"}
+    tested = [Path(command[0]).parents[1].name for command in ran]
+    assert tested == [f".venv-{engine}" for engine in ("flower", "nvflare") if engine not in broken]
+    assert all(command[-1] == "-x" and "slow or not slow" in command for command in ran)
+    summary = capsys.readouterr().err.splitlines()[-1]
+    assert {engine for engine in dev.ENGINES if f"{engine} (not installed, so not tested)" in summary} == broken
+    asked = len(pip.asked)
+    dev.main(["integrations"])
+    assert {engine for engine, _ in pip.asked[asked:]} == broken  # what is there is not installed again
+
+
+def test_a_failing_engine_test_fails_the_task(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev, "install_engine", lambda engine: "/python")
+    monkeypatch.setattr(dev.subprocess, "call", lambda command: int("tests/integrations/test_nvflare.py" in command))
+    assert dev.main(["integrations"]) == 1
+
+
+def test_the_tests_of_engines_exist(dev: ModuleType) -> None:
+    for _, _, files in dev.ENGINES.values():
+        assert all((ROOT / file).is_file() for file in files)
+
+
 # --------------------------------------------------------------------------------------------------------- peers
 
 

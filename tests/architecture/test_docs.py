@@ -161,12 +161,14 @@ def takes(section: str, key: str, field: Any) -> str:
     kind, metadata = field.annotation, list(field.metadata)
     if get_origin(kind) in (Union, types.UnionType):  # an optional value: look at what it is when it is there
         kind = next(each for each in get_args(kind) if each is not type(None))
-        kind, *inner = get_args(kind) or (kind,)
+        kind, *inner = (kind,) if get_origin(kind) is Literal else get_args(kind) or (kind,)
         metadata += [part for each in inner for part in getattr(each, "metadata", [each])]
     if get_origin(kind) is Literal:
         return ", ".join(f'`"{choice}"`' for choice in get_args(kind))
     if kind is bool:
         return "`true`, `false`"
+    if kind is str:
+        return "a layer's name"
     bounds = [
         (sign, min(getattr(part, attribute), MAX_VALUE_BITS) if key == "value_bits" else getattr(part, attribute))
         for attribute, sign in SIGNS.items()
@@ -179,8 +181,11 @@ def takes(section: str, key: str, field: Any) -> str:
 
 
 def test_configuration_tables_are_those_of_the_models() -> None:
-    every = config.Config(privacy=config.PrivacyConfig(), personalization=config.PersonalizationConfig()).model_copy(
-        update={"tiers": config.TiersConfig()}
+    every = config.Config.model_construct(
+        privacy=config.PrivacyConfig(),
+        personalization=config.PersonalizationConfig(),
+        tiers=config.TiersConfig(),
+        split=config.SplitConfig(),
     )
     models = {section: type(getattr(every, section)) for section in config.Config.model_fields}
     assert list(documented()) == list(models)

@@ -68,8 +68,8 @@ def test_the_reference_opens_what_seal_encrypted_and_the_server_added(ref, name)
 
 @pytest.mark.parametrize("name", ["n4096-q60", pytest.param("n8192-q112", marks=pytest.mark.slow)])
 def test_the_package_opens_what_the_reference_encrypted_under_a_public_key(ref, name):
-    """(b·u + e0 + Δ'·m, a·u + e1) for b = −a·s + e. Under the larger set SEAL would divide the special prime out: this is
-    noisier, and still gone when the second prime is divided out.
+    """(b·u + e0 + Δ'·m, a·u + e1) for b = −a·s + e. Under the larger set SEAL would divide the special prime out: this
+    is noisier, and still gone when the second prime is divided out.
     """
     _protection, _context, params, inputs = _session(name)
     chosen, described = params.parameters, _described(ref, params)

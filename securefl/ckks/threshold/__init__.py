@@ -1,7 +1,7 @@
 """The n-of-n CKKS sum: no party holds a key that opens anything; the sum opens when every party helps, once.
 
 Each party makes a key share; clients encrypt under the sum of the shares; the server adds ciphertexts; each party gives
-one partial decryption of the sum, drowned in fresh noise. SPEC: protocols/ckks-sum/THRESHOLD.md.
+one partial decryption of the sum, drowned in fresh noise. SPEC: protocols/ckks-threshold/SPEC.md.
 
 ``wide``      exact arithmetic in Z_q[X]/(X^N + 1) for q = 2^208
 ``sampling``  ternary secrets, noise, flooding, the common reference polynomial

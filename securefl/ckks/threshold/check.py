@@ -5,7 +5,7 @@ challenge is derived from the announcement itself; each party gives the fingerpr
 it modulo p = 2^61 − 1 with the challenge's coefficients, and signs it together with the hash of the announcement. A
 party goes on only when everybody signed for the announcement that it got itself and the fingerprints add up to the
 announcement's own. A false announcement passes with probability below 2^-115 per try, the challenge being a random
-oracle's; two parties can never be shown two announcements. SPEC: protocols/ckks-sum/THRESHOLD.md §6.
+oracle's; two parties can never be shown two announcements. SPEC: protocols/ckks-threshold/SPEC.md §6.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A party of the n-of-n sum, without IO. SPEC: protocols/ckks-sum/THRESHOLD.md §5 (steps), §8 (states and checks)."""
+"""A party of the n-of-n sum, without IO. SPEC: protocols/ckks-threshold/SPEC.md §5 (steps), §8 (states and checks)."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class ThresholdClient(Machine):
         self._sum: Sum | None = None
 
     def start(self) -> Sequence[Event]:
-        """Make a key share and send its public part. SPEC §5.1."""
+        """Make a key share and send its public part. SPEC §5."""
         self._advance("start")
         return [self._begin()]
 
@@ -253,7 +253,7 @@ class ThresholdClient(Machine):
         return [self._send(Kind.CONFIRM_SUM, confirm.encode())]
 
     def _open(self) -> Sequence[Event]:
-        """The one decryption share, after every party confirmed the same sum. SPEC §5.5."""
+        """The one decryption share, after every party confirmed the same sum. SPEC §5."""
         key, announced = self._held(), self._sum
         if announced is None:  # pragma: no cover - the table leads here only with a sum
             raise LocalProtocolError("there is no sum")

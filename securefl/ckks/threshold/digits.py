@@ -1,4 +1,4 @@
-"""Integers as digits of 128-bit coefficients. SPEC: protocols/ckks-sum/THRESHOLD.md §4.
+"""Integers as digits of 128-bit coefficients. SPEC: protocols/ckks-threshold/SPEC.md §4.
 
 Legend: n clients, M largest integer of a segment, R = n·M + 1 its base, k digits per coefficient, C coefficients of the
 segment, δ the exponent of the lattice's distance. Integer i of a segment is digit floor(i / C) of its coefficient

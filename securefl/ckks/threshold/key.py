@@ -1,4 +1,4 @@
-"""One party's key share: it makes its public part, and opens one sum, once. SPEC: THRESHOLD.md §5.1, §5.4.
+"""One party's key share: it makes its public part, and opens one sum, once. SPEC: protocols/ckks-threshold/SPEC.md §5.
 
 A second decryption share under the same key would break it: two shares of one ciphertext differ by fresh noise only, so
 that averaging removes the flooding, and shares of two ciphertexts are two equations for one secret. So the object that

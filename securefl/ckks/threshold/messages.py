@@ -1,4 +1,4 @@
-"""The messages of the n-of-n sum. SPEC: protocols/ckks-sum/THRESHOLD.md §7.
+"""The messages of the n-of-n sum. SPEC: protocols/ckks-threshold/SPEC.md §7.
 
 Numbers are big-endian; vectors are planes of little-endian words, as on the other wires of this package. All lengths
 follow from the parameters, so that a size is checked before a byte is read; residues have no invalid values. The
@@ -96,7 +96,7 @@ def _clients(reader: Reader, params: ThresholdParams) -> tuple[ClientId, ...]:
 
 @dataclass(frozen=True, slots=True)
 class KeyShare:
-    """Client → server. 26 N bytes: b_i = −a·s_i + e_i. SPEC §7.1."""
+    """Client → server. 26 N bytes: b_i = −a·s_i + e_i. SPEC §7."""
 
     words: Words = field(repr=False)
 
@@ -110,7 +110,7 @@ class KeyShare:
 
 @dataclass(frozen=True, slots=True)
 class JointKey:
-    """Server → every party. 4 + 4 m + 32 N bytes: the m parties, and Σ b_i limb by limb. SPEC §7.2."""
+    """Server → every party. 4 + 4 m + 32 N bytes: the m parties, and Σ b_i limb by limb. SPEC §7."""
 
     parties: tuple[ClientId, ...]
     sums: LimbSums = field(repr=False)
@@ -132,7 +132,7 @@ class JointKey:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """Client → server, twice. 80 bytes: the fingerprint of what the client sent, and its signature. SPEC §7.3, §7.7."""
+    """Client → server, twice. 80 bytes: the fingerprint of what the client sent, and its signature. SPEC §7."""
 
     fingerprint: bytes
     signature: bytes
@@ -150,7 +150,7 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """Server → every party, twice. 80 m bytes: all confirmations, in the order of the parties. SPEC §7.4, §7.8."""
+    """Server → every party, twice. 80 m bytes: all confirmations, in the order of the parties. SPEC §7."""
 
     items: tuple[Confirm, ...]
 
@@ -170,7 +170,7 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """Client → server. 16 C + 26 N m bytes: c0 of the C coefficients in use, c1 of the m ciphertexts. SPEC §7.5."""
+    """Client → server. 16 C + 26 N m bytes: c0 of the C coefficients in use, c1 of the m ciphertexts. SPEC §7."""
 
     c0: Words = field(repr=False)
     c1: tuple[memoryview, ...] = field(repr=False)
@@ -189,7 +189,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """Server → every party. 32 N m bytes: Σ c1 limb by limb, of the m ciphertexts. SPEC §7.6."""
+    """Server → every party. 32 N m bytes: Σ c1 limb by limb, of the m ciphertexts. SPEC §7."""
 
     sums: LimbSums = field(repr=False)
 
@@ -208,7 +208,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Client → server. 16 C bytes: the high 128 bits of (Σ c1)·s_i + flooding noise. SPEC §7.9."""
+    """Client → server. 16 C bytes: the high 128 bits of (Σ c1)·s_i + flooding noise. SPEC §7."""
 
     words: Words = field(repr=False)
 
@@ -227,7 +227,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Server → the parties that are left: begin again among them, under fresh keys. 4 + 4 m bytes. SPEC §7.10."""
+    """Server → the parties that are left: begin again among them, under fresh keys. 4 + 4 m bytes. SPEC §7."""
 
     clients: tuple[ClientId, ...]
 
@@ -248,7 +248,7 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Server → client, any time: the session has ended without a result. 1 byte, the reason. SPEC §7.11."""
+    """Server → client, any time: the session has ended without a result. 1 byte, the reason. SPEC §7."""
 
     reason: int
 

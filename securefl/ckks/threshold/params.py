@@ -1,4 +1,4 @@
-"""What one session of the n-of-n sum is about, its bounds and its statistical security. SPEC: THRESHOLD.md §2, §5.
+"""What one session of the n-of-n sum is about, its bounds, its security. SPEC: protocols/ckks-threshold/SPEC.md §2, §9.
 
 Legend: n invited clients, N degree, B bound on the noise of a summed ciphertext, C coefficients that shares reveal,
 f exponent of the flooding noise (uniform on [−2^f, 2^f) per coefficient and party), ε bound on what is left of all

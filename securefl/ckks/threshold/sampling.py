@@ -1,4 +1,4 @@
-"""What is drawn, from AES-128-CTR streams, one key per polynomial. SPEC: protocols/ckks-sum/THRESHOLD.md §3.2.
+"""What is drawn, from AES-128-CTR streams, one key per polynomial. SPEC: protocols/ckks-threshold/SPEC.md §3.2.
 
 Every secret stream's key is derived from one 32-byte seed per party and attempt, with the attempt's context, the
 purpose and the number of the polynomial in the derivation, so that no key serves two polynomials.

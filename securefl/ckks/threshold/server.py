@@ -1,4 +1,4 @@
-"""The aggregator of the n-of-n sum, without IO. SPEC: protocols/ckks-sum/THRESHOLD.md §5 (steps), §8 (states).
+"""The aggregator of the n-of-n sum, without IO. SPEC: protocols/ckks-threshold/SPEC.md §5 (steps), §8 (states).
 
 It has no key. It holds one sum of ciphertexts: inputs are added as they arrive and forgotten.
 """

@@ -1,4 +1,4 @@
-"""Arithmetic in Z_q[X]/(X^N + 1), N = 8192 and q = 2^208, exact. SPEC: protocols/ckks-sum/THRESHOLD.md §3.
+"""Arithmetic in Z_q[X]/(X^N + 1), N = 8192 and q = 2^208, exact. SPEC: protocols/ckks-threshold/SPEC.md §3.
 
 A polynomial is eight planes of 26-bit limbs, ``int64[8, N]``, plane i holding bits 26 i … of every coefficient;
 *canonical* when every limb is in [0, 2^26). The modulus is a power of two: hardness of ring-LWE does not ask for a

@@ -18,13 +18,14 @@ from securefl.fl.config.personalization import PersonalizationConfig
 from securefl.fl.config.privacy import PrivacyConfig
 from securefl.fl.config.protection import ProtectionConfig
 from securefl.fl.config.section import Section
+from securefl.fl.config.split import SplitConfig
 from securefl.fl.config.tiers import TiersConfig
 from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
 
 __all__ = ["Config", "load", "parse"]
 
 #: Sections of the design that come with a later version.
-_LATER_SECTIONS: Final = ("split",)
+_LATER_SECTIONS: Final[tuple[str, ...]] = ()
 
 
 def _without_default_chain(values: object) -> object:
@@ -51,6 +52,7 @@ class Config(Section):
     privacy: PrivacyConfig | None = None
     personalization: PersonalizationConfig | None = None
     tiers: TiersConfig | None = None
+    split: SplitConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -126,6 +128,37 @@ class Config(Section):
                 raise ValueError("fedper keeps the last layer, which pruned takes weights from: one of them")
         return self
 
+    @model_validator(mode="after")
+    def _split_stands_alone(self) -> Self:
+        if self.split is None:
+            return self
+        if self.privacy is not None:
+            raise ValueError("[privacy] is about whole updates; with [split], epsilon and delta stand in [split]")
+        for name in ("personalization", "tiers"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"[{name}] is about whole models and does not go with [split]: remove one of them")
+        for name in ("compression", "faults"):
+            if getattr(self, name).model_fields_set:
+                raise ValueError(f"[{name}] does not apply to split learning in this version: remove the section")
+        if self.protection.method not in ("masked", "plain"):
+            raise ValueError(
+                f"[protection] method = {self.protection.method!r} does not sum the fronts of [split] in this version: "
+                "use masked"
+            )
+        used = {
+            "training": {"rounds", "batch_size", "learning_rate"},
+            "protection": {"method", "threshold", "suite"},
+        }
+        for name, keys in used.items():
+            unused = sorted(getattr(self, name).model_fields_set - keys)
+            if unused:
+                raise ValueError(f"[{name}] {unused[0]} has no effect with [split]; remove it")
+        for name in ("model", "data"):
+            given = getattr(self, name).model_fields_set & {"name", "hidden", "dataset"}
+            if self.split.series and given:
+                raise ValueError(f"[{name}] {min(given)} has no effect with [split] series = true; remove it")
+        return self
+
     def digest(self) -> str:
         """Hex SHA-256 of the canonical JSON of all values: equal for a file that spells out a default."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
@@ -142,7 +175,7 @@ class Config(Section):
         """A copy with the values of command-line flags; ``None`` leaves a value. Raises ConfigurationError."""
         values: dict[str, dict[str, Any]] = self.model_dump(exclude_unset=True)
         for section, key, value in (
-            ("protection", "method", protect),
+            ("protection", "method", protect) if self.split is None else ("split", "protect", protect),
             ("training", "rounds", rounds),
             ("data", "clients", clients),
             ("data", "seed", seed),
@@ -207,9 +240,9 @@ def _sentence(problem: Any) -> str:
 
 
 def _unknown(section: str, key: str | None = None) -> str:
-    every = Config(
-        compression=CompressionConfig(chain=()), privacy=PrivacyConfig(), personalization=PersonalizationConfig()
-    ).model_copy(update={"tiers": TiersConfig()})
+    every = Config.model_construct(
+        privacy=PrivacyConfig(), personalization=PersonalizationConfig(), tiers=TiersConfig(), split=SplitConfig()
+    )
     keys = {name: list(type(getattr(every, name)).model_fields) for name in Config.model_fields}
     if key is None:
         home = [name for name, known in keys.items() if section in known]

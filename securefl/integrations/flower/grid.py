@@ -24,16 +24,14 @@ from securefl.integrations.coordinator import Coordinator
 from securefl.integrations.flower.records import (
     KEY,
     arguments_hash,
-    arrays_hash,
     content_bytes,
-    floating,
     frames_of,
-    layout_of,
     put_frames,
     tensors_of,
 )
-from securefl.integrations.flower.settings import Settings
 from securefl.integrations.flower.strategies import calling_strategy, check_strategy
+from securefl.integrations.settings import Settings
+from securefl.integrations.tensors import arrays_hash, floating, layout_of
 from securefl.integrations.vector import Means
 from securefl.types import ClientId, PartyId
 
@@ -76,7 +74,7 @@ class RoundReport:
 
 
 class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking environment
-    """``grid``: the ServerApp's. Keyword arguments: those of :class:`~.settings.Settings`, and
+    """``grid``: the ServerApp's. Keyword arguments: those of :class:`~securefl.integrations.settings.Settings`, and
 
     ``step_seconds``: how long an exchange of keys or shares may take. ``train_seconds``: how long clients may take from
     the model to their vector; by default the timeout that the strategy passes. ``poll_seconds``: between two looks for

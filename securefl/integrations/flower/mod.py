@@ -24,16 +24,14 @@ from securefl.integrations.flower.records import (
     FRAMES,
     KEY,
     arguments_hash,
-    arrays_hash,
-    floating,
     frames_of,
-    layout_of,
     put_frames,
     tensors_of,
 )
 from securefl.integrations.invitation import Invitation
 from securefl.integrations.participant import Participant
 from securefl.integrations.policy import Policy
+from securefl.integrations.tensors import arrays_hash, difference
 from securefl.types import PartyId, Tensors
 from securefl.wire import Buffer
 
@@ -168,16 +166,7 @@ class _Turn:
         records = list(reply.content.array_records.values())
         if len(records) != 1:
             raise InvalidInputError(f"the application returned {len(records)} ArrayRecords; it must be one")
-        after = tensors_of(records[0])
-        if set(after) != set(before):
-            raise InvalidInputError("the application returned other tensors than it was given")
-        keep = sorted(set(before) - {spec.name for spec in invited.layout})
-        old, new = floating(before, keep), floating(after, keep)
-        if layout_of(old) != invited.layout:
-            raise FaultyServerError("the invitation describes another model than the one that came")
-        if layout_of(new) != invited.layout:
-            raise InvalidInputError("the application changed the shape or type of a tensor")
-        return {name: new[name] - old[name] for name in new}
+        return difference(before, tensors_of(records[0]), invited.layout)
 
     def _reply(self, frames: list[Buffer]) -> Message:
         content = RecordDict({KEY: ConfigRecord({"frames": len(frames)})})

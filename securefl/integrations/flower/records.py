@@ -10,22 +10,16 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from securefl.encoding.fingerprint import model_hash
-from securefl.encoding.layout import Layout, TensorSpec
-from securefl.errors import DecodeError, InvalidInputError
+from securefl.errors import DecodeError
 from securefl.primitives.kdf import Label, tuple_hash
-from securefl.types import Tensors
 from securefl.wire import Buffer
 
 __all__ = [
     "FRAMES",
     "KEY",
     "arguments_hash",
-    "arrays_hash",
     "content_bytes",
-    "floating",
     "frames_of",
-    "layout_of",
     "put_frames",
     "tensors_of",
 ]
@@ -75,34 +69,6 @@ def tensors_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
         return {name: array.numpy() for name, array in record.items()}
     except (ValueError, TypeError, EOFError, OSError) as error:
         raise DecodeError(f"an array cannot be read: {error}") from None
-
-
-def floating(tensors: Mapping[str, NDArray[Any]], keep: Sequence[str]) -> Tensors:
-    """The tensors that are summed: all but ``keep``, by name, so that both sides have them in one order.
-
-    Raises :class:`InvalidInputError` for tensors that are not of floats and not kept.
-    """
-    summed: Tensors = {}
-    for name in sorted(tensors):
-        if name in keep:
-            continue
-        if tensors[name].dtype.name not in ("float16", "float32", "float64"):
-            raise InvalidInputError(
-                f"the tensor {name!r} is of {tensors[name].dtype}, whose mean is not meant: name it in "
-                "SecureGrid(keep=…), and every party keeps the global model's"
-            )
-        summed[name] = tensors[name]
-    return summed
-
-
-def layout_of(tensors: Tensors) -> tuple[TensorSpec, ...]:
-    """The specs of tensors to be summed."""
-    return Layout.of(tensors).tensors
-
-
-def arrays_hash(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """32 bytes over the whole model, whatever order it came in."""
-    return model_hash({name: tensors[name] for name in sorted(tensors)})
 
 
 def arguments_hash(records: Mapping[str, ConfigRecord]) -> bytes:

@@ -135,7 +135,7 @@ def test_values_arrive(tmp_path: Path) -> None:
         ('[privacy]\nnoise = "central"\ncolluders = 1', r"colluders is for"),
         ('[privacy]\nunit = "example"\nnoise = "central"', r"DP-SGD"),
         ("[privacy]\ntarget_quantile = 0.3", r"no effect"),
-        ("[split]", r"no such step: \[split\]"),
+        ("[split]\nbits = 4", r"bits has no effect"),
         ("[data]\nclients = = 3", r"not valid TOML: .*line 2"),
         ("[data]\nseed = 1\nseed = 2\n", r"not valid TOML: .*line 3"),
     ],

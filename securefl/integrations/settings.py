@@ -1,4 +1,4 @@
-"""What a ServerApp asks of its protected sums, and the invitations that follow from it."""
+"""What a server asks of its protected sums, and the invitations that follow from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """The keyword arguments of :class:`~securefl.integrations.flower.grid.SecureGrid` that shape a sum.
+    """The keyword arguments of ``SecureGrid`` and ``MaskedFedAvg`` that shape a sum.
 
     ``protect``: "masked", or "plain" to compare with. ``value_bits``, ``clip_range``: the grid; values of an update
     beyond ±clip_range are cut. ``clip_norm``: ℓ2 bound on a whole update; 0: none. ``max_weight``: largest weight

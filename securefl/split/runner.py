@@ -1,0 +1,220 @@
+"""A configured split-learning run from start to end. Rendering is left to others. [torch]"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from securefl.errors import ConfigurationError
+from securefl.fl import models
+from securefl.fl.config import Config, SplitConfig
+from securefl.fl.data import Dataset
+from securefl.fl.models import model_hash, tensors_of
+from securefl.fl.partition import partition
+from securefl.fl.seeds import SeedTree
+from securefl.fl.workload import prepare
+from securefl.split.cutting import Cut, cut
+from securefl.split.leakage import LeakageFigures, decode, leakage_of
+from securefl.split.series import ecg_like, series_model
+from securefl.split.settings import SplitSettings
+from securefl.split.training import SplitRound, SplitTraining
+from securefl.types import ClientId, PartyId
+
+__all__ = ["FinishedSplitRun", "Reconstruction", "SplitRun", "default_cut", "settings_of"]
+
+_SERIES = 1500, 500  # training and test examples of the synthetic series
+_PICTURES = 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reconstruction:
+    """``inputs`` and what a decoder trained on leaked pairs makes of the server's view of them: float32[k, ...]."""
+
+    inputs: NDArray[np.float32] = field(repr=False)
+    guesses: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FinishedSplitRun:
+    """What a run left. ``protected_accuracy``: of test predictions that went the protected way.
+
+    ``None`` under ``noise``, where each of them would be one more release about a test example. ``leakage``,
+    ``pictures``: ``None`` where they were not asked for.
+    """
+
+    config: Config
+    dataset: str
+    records: tuple[SplitRound, ...]
+    statement: str
+    features: int
+    outputs: int
+    parameters: int
+    protected_accuracy: float | None
+    leakage: LeakageFigures | None
+    pictures: Reconstruction | None
+    noise_multiplier: float | None
+    model_hash: str
+    seconds: float
+
+
+def settings_of(config: Config, chosen: SplitConfig) -> SplitSettings:
+    """The settings of a run from its configuration. Raises :class:`ConfigurationError`."""
+    return SplitSettings(
+        protect=chosen.protect,
+        order=chosen.order,
+        rounds=config.training.rounds,
+        batch_size=config.training.batch_size,
+        learning_rate=config.training.learning_rate,
+        momentum=chosen.momentum,
+        activation_range=chosen.activation_range,
+        bits=chosen.bits,
+        epsilon=chosen.epsilon,
+        delta=chosen.delta,
+        clip_norm=chosen.clip_norm,
+        gradient_clip_norm=chosen.gradient_clip_norm,
+        weight_gradient=chosen.weight_gradient,
+        ciphertexts=chosen.ciphertexts,
+        sum_protection=config.protection.method,
+    )
+
+
+def default_cut(model: nn.Module, after: str | None, until: str | None, *, labels_at_server: bool) -> Cut:
+    """The cut asked for; by default the server holds the last linear layer.
+
+    Raises :class:`ConfigurationError` as :func:`~securefl.split.cutting.cut`.
+    """
+    leaves = [name for name, layer in model.named_modules() if name and not any(True for _ in layer.children())]
+    linear = [name for name in leaves if isinstance(model.get_submodule(name), nn.Linear)]
+    if after is None:
+        last = until if until is not None else (linear[-1] if linear else "")
+        if last not in leaves or leaves.index(last) == 0:
+            raise ConfigurationError("the model has no layer before its last linear one: name the cut (after)")
+        after = leaves[leaves.index(last) - 1]
+        until = last
+    return cut(model, after, None if labels_at_server else until)
+
+
+class SplitRun:
+    """A run whose ledger and configuration stay in the folder ``out``.
+
+    Raises :class:`ConfigurationError` for a configuration that cannot work, before any training, and for a folder that
+    cannot be written or holds an earlier run's ledger.
+    """
+
+    def __init__(self, config: Config, out: Path) -> None:
+        if config.split is None:
+            raise ConfigurationError("this configuration has no [split] section")
+        self.config, self._chosen = config, config.split
+        self._started = perf_counter()
+        seeds = SeedTree(config.data.seed)
+        model, clients, self._test = _workload(config, self._chosen, seeds)
+        parts = default_cut(
+            model, self._chosen.after, self._chosen.until, labels_at_server=self._chosen.labels == "server"
+        )
+        if parts.head is None and self._chosen.labels == "client":
+            raise ConfigurationError('[split] until is missing: with labels = "client" name the server\'s last layer')
+        self._model, self._seeds, self._records = model, seeds, list[SplitRound]()
+        self.training = SplitTraining(
+            parts,
+            clients,
+            self._test,
+            settings_of(config, self._chosen),
+            seeds.child("split"),
+            suite=config.protection.suite,
+            threshold=config.protection.threshold_count(config.data.clients),
+        )
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
+            (out / "config.json").write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
+        if self.training.privacy is not None:
+            path = out / "ledger.sqlite"
+            if path.exists():
+                raise ConfigurationError(f"{path} is an earlier run's privacy ledger: give another folder by --out")
+            self.training.privacy.open(path, config.digest())
+
+    def headline(self) -> list[str]:
+        """What is about to happen, in a few lines; the first says what the mode protects."""
+        c, s, t = self.config, self._chosen, self.training
+        lines = [
+            f"split learning, {s.protect}: {t.statement}",
+            f"{self._test.name}, {c.data.clients} clients ({c.data.partition}), {s.order}; {t.features} activations "
+            f"and {t.outputs} outputs per example, {c.training.rounds} rounds",
+        ]
+        if s.protect == "ckks":
+            lines.append(f"weight gradients: {t.settings.releases}; fronts and heads: {c.protection.method} average")
+        if t.privacy is not None:
+            lines.append(
+                f"privacy: epsilon <= {s.epsilon:g} at delta = {s.delta:g} per example, noise multiplier "
+                f"{t.privacy.noise_multiplier:.3f}"
+            )
+        return lines
+
+    def rounds(self) -> Iterator[SplitRound]:
+        """Run the rounds, one per iteration."""
+        for record in self.training.rounds():
+            self._records.append(record)
+            yield record
+
+    def finish(self) -> FinishedSplitRun:
+        """Judge the run. Raises :class:`ConfigurationError` before the first round."""
+        if not self._records:
+            raise ConfigurationError("the run has not made a round yet")
+        training, test = self.training, self._test
+        accuracy = None
+        if self._chosen.protect != "noise":
+            accuracy = float(np.mean(training.protected_predictions(test.inputs) == test.targets))
+        figures, pictures = None, None
+        if self._chosen.leakage:
+            view, gradients = training.server_views(test)
+            figures = leakage_of(view, gradients, test, self._seeds.child("leakage"))
+            pictures = _pictures(view, test, self._seeds.child("pictures"))
+        return FinishedSplitRun(
+            config=self.config,
+            dataset=test.name,
+            records=tuple(self._records),
+            statement=training.statement,
+            features=training.features,
+            outputs=training.outputs,
+            parameters=sum(parameter.numel() for parameter in self._model.parameters()),
+            protected_accuracy=accuracy,
+            leakage=figures,
+            pictures=pictures,
+            noise_multiplier=None if training.privacy is None else training.privacy.noise_multiplier,
+            model_hash=model_hash(tensors_of(training.parts.body)).hex(),
+            seconds=perf_counter() - self._started,
+        )
+
+
+def _workload(
+    config: Config, chosen: SplitConfig, seeds: SeedTree
+) -> tuple[nn.Module, dict[ClientId, Dataset], Dataset]:
+    if not chosen.series:
+        workload = prepare(config)
+        clients = {PartyId(at): workload.train.subset(rows) for at, rows in enumerate(workload.rows, start=1)}
+        return workload.model, clients, workload.test
+    train, test = _SERIES
+    whole = ecg_like(train + test, seeds.child("series"))
+    data, held_out = whole.subset(np.arange(train)), whole.subset(np.arange(train, train + test))
+    rows = partition(
+        config.data.partition, data.targets, config.data.clients, seeds.child("partition"), alpha=config.data.alpha
+    )
+    model = models.build(series_model, input_shape=data.input_shape, classes=data.classes, seeds=seeds.child("model"))
+    return model, {PartyId(at): data.subset(each) for at, each in enumerate(rows, start=1)}, held_out
+
+
+def _pictures(view: NDArray[np.float64], data: Dataset, seeds: SeedTree) -> Reconstruction:
+    """The first test examples, and the network's guesses of them from pairs that are all the others'."""
+    inputs = data.inputs.reshape(len(data), -1).astype(np.float64)
+    _, guesses = decode(view[_PICTURES:], inputs[_PICTURES:], view[:_PICTURES], seeds)
+    shape = data.inputs[:_PICTURES].shape
+    return Reconstruction(data.inputs[:_PICTURES], guesses.astype(np.float32).reshape(shape))

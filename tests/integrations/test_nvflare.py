@@ -1,0 +1,151 @@
+"""The NVFLARE job in NVFLARE's own simulator, and what its client-side pieces refuse."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("nvflare", reason="nvflare is not installed: python3 dev.py integrations")
+
+from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.filter import ContentBlockedException
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+
+from securefl.errors import ConfigurationError, DecodeError
+from securefl.integrations.coordinator import Coordinator
+from securefl.integrations.nvflare import MaskedFedAvg, MaskFilter, ModelFilter, ProtocolExecutor
+from securefl.integrations.nvflare.client import FRAMES, error_of, frames_in
+from securefl.integrations.settings import Settings
+from securefl.integrations.tensors import arrays_hash, layout_of
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = {"w": np.zeros((4, 3), dtype=np.float32)}
+
+
+@pytest.mark.slow
+def test_the_job_in_the_simulator(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples/nvflare_job/masked_job.py"), str(tmp_path / "workspace")]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    rounds = re.findall(r"^ROUND (\d): survivors (.*?); total weight (\d+)", ran.stdout, flags=re.MULTILINE)
+    everyone = "site-1, site-2, site-3, site-4"
+    assert rounds == [("1", everyone, "200"), ("2", "site-1, site-3, site-4", "160"), ("3", everyone, "200")], (
+        ran.stdout[-4000:] + ran.stderr[-4000:]
+    )
+
+
+class Site:
+    """One client's pieces around a context of its own."""
+
+    def __init__(self, folder: Path, policy: dict[str, Any] | None = None) -> None:
+        self.context = FLContext()
+        folder.mkdir(exist_ok=True)
+        workspace = type("Workspace", (), {"get_site_config_dir": lambda _: str(folder)})()
+        engine = type("Engine", (), {"get_workspace": lambda _: workspace, "fire_event": lambda *_: None})()
+        self.context.get_engine = lambda: engine
+        self.executor, self.before, self.behind = ProtocolExecutor(policy), ModelFilter(), MaskFilter()
+
+    def task(self, data: dict[str, Any], **meta: Any) -> Shareable:
+        dxo = DXO(DataKind.WEIGHT_DIFF, data=data or {"0": np.empty(0, np.uint8)}, meta=meta)
+        return self.executor.execute("securefl", dxo.to_shareable(), self.context, None)
+
+
+def coordinator(**changes: Any) -> Coordinator:
+    settings = Settings(**{"suite": "x25519", "threshold": 2, "clip_range": 1.0, "max_weight": 16, **changes})
+    return Coordinator(
+        settings.invitation(
+            "train",
+            b"session",
+            1,
+            3,
+            weight_key=str(MetaKey.NUM_STEPS_CURRENT_ROUND),
+            layout=layout_of(MODEL),
+            model_hash=arrays_hash(MODEL),
+            arguments_hash=bytes(32),
+        )
+    )
+
+
+def invite(site: Site, me: int = 1, **changes: Any) -> Shareable:
+    return site.task({}, invitation=coordinator(**changes).invitation.encode(), me=me)
+
+
+def test_a_session_of_three_sites_in_memory(tmp_path: Path) -> None:
+    server, sites = coordinator(), {i: Site(tmp_path / str(i)) for i in (1, 2, 3)}
+    for client, site in sites.items():
+        reply = site.task({}, invitation=server.invitation.encode(), me=client)
+        server.receive(client, frames_in(_data(reply)))
+    while not server.over:
+        for client, frames in server.close().items():
+            site = sites[client]
+            if server.exchange == server.vector_exchange:
+                given = DXO(DataKind.WEIGHTS, data=dict(MODEL), meta={FRAMES: [bytes(f) for f in frames]})
+                filtered = site.before.process(given.to_shareable(), site.context)
+                assert FRAMES not in str(filtered)
+                grown = {"w": MODEL["w"] + np.float32(0.25 * client)}
+                meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: client, "private": "of this client"}
+                result = DXO(DataKind.WEIGHTS, data=grown, meta=meta).to_shareable()
+                answer = site.behind.process(result, site.context)
+                assert "private" not in str(answer)
+            else:
+                answer = site.task({str(at): np.frombuffer(f, np.uint8) for at, f in enumerate(frames)})
+            server.receive(client, frames_in(_data(answer)))
+    means = server.coder.decode(server.result)
+    assert means.total_weight == 6
+    assert np.abs(means.update["w"] - 0.25 * (1 + 4 + 9) / 6).max() < 1e-3
+
+
+def _data(shareable: Shareable) -> Any:
+    from nvflare.apis.dxo import from_shareable
+
+    return from_shareable(shareable).data
+
+
+def test_a_training_task_without_a_session_is_blocked_on_both_sides(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    task = DXO(DataKind.WEIGHTS, data=dict(MODEL)).to_shareable()
+    with pytest.raises(ContentBlockedException, match="does not take part"):
+        site.before.process(task, site.context)
+    result = DXO(DataKind.WEIGHTS, data=dict(MODEL), meta={MetaKey.NUM_STEPS_CURRENT_ROUND: 1}).to_shareable()
+    answer = site.behind.process(result, site.context)
+    assert answer.get_return_code() != ReturnCode.OK
+    assert "DXO" not in answer
+
+
+def test_another_model_is_blocked(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    assert invite(site).get_return_code() == ReturnCode.OK
+    other = {"w": MODEL["w"] + np.float32(1e-6)}
+    task = DXO(DataKind.WEIGHTS, data=other, meta={FRAMES: []}).to_shareable()
+    with pytest.raises(ContentBlockedException, match="AuthenticationError"):
+        site.before.process(task, site.context)
+
+
+def test_floors_of_the_job_and_of_the_site(tmp_path: Path) -> None:
+    assert "unprotected" in str(error_of(invite(Site(tmp_path), protect="plain")))
+    assert "3 clients are invited" in str(error_of(invite(Site(tmp_path, {"minimum_clients": 4}))))
+    (tmp_path / "securefl-policy.toml").write_text("minimum_threshold = 3\n")
+    assert "a threshold of 2" in str(error_of(invite(Site(tmp_path))))
+    assert error_of(invite(Site(tmp_path), threshold=3)) is None
+
+
+def test_a_sum_is_not_repeated(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    assert error_of(invite(site)) is None
+    assert "answered already" in str(error_of(invite(site)))
+
+
+def test_frames_are_arrays_of_bytes() -> None:
+    for wrong in (None, {"1": np.empty(1, np.uint8)}, {"0": np.empty(1, np.int8)}, {"0": b"x"}, {"0": np.ones((1, 1))}):
+        with pytest.raises(DecodeError):
+            frames_in(wrong)
+
+
+def test_settings_that_cannot_work_are_refused_when_the_job_is_made() -> None:
+    with pytest.raises(ConfigurationError):
+        MaskedFedAvg(num_rounds=1, settings={"threshold": 1})
