@@ -10,6 +10,7 @@ stays there. It is no sandbox: the child may open files. POSIX only.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import signal
@@ -68,6 +69,7 @@ def _run(step: Callable[[], object], memory: int, seconds: int) -> None:
 def _child(step: Callable[[], object], writable: int, memory: int, seconds: int) -> None:
     """Never returns."""
     try:
+        faulthandler.disable()  # a crash is told by its signal
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         limit = _address_space() + memory
