@@ -47,7 +47,7 @@ def workload(seed: int, *, pixels: bool) -> Workload:
     else:
         train, _ = data.load("digits", seeds.child("data"), test_fraction=0.01)
     rows = partition.dirichlet(train.targets, CLIENTS, seeds.child("partition"), alpha=ALPHA)
-    kept, held = hold_out(rows, 0.3, seeds.child("held out"))
+    kept, held = hold_out(rows, train.targets, 0.3, seeds.child("held out"))
     model = models.build("mlp", input_shape=(64,), classes=10, seeds=seeds.child("model"), hidden=(128, 64))
     return Workload(model, train, train, kept, held)  # the common test set is not looked at here
 

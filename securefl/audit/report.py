@@ -38,6 +38,7 @@ def build(run: FinishedRun) -> dict[str, Any]:
         "threshold": config.protection.threshold_count(config.data.clients),
         "survivors": [list(record.survivors) for record in records],
         "accuracy": run.result.accuracy,
+        "balanced_accuracy": records[-1].balanced_accuracy,
         "accuracy_per_round": [record.accuracy for record in records],
         "epsilon": None if run.privacy is None else run.privacy.epsilon,
         "delta": None if config.privacy is None else config.privacy.delta,

@@ -84,7 +84,8 @@ def _summary(report: dict[str, object], out: Path) -> None:
     if report["stopped"]:
         console.print(f"stopped at the budget: {report['stopped']}", markup=False)
     console.print(
-        f"test accuracy {report['accuracy']:.4f} after {report['rounds']} rounds, "
+        f"test accuracy {report['accuracy']:.4f} (mean over classes {report['balanced_accuracy'] or 0:.4f}) "
+        f"after {report['rounds']} rounds, "
         f"model {str(report['model_hash'])[:16]}…, {report['privacy']}",
         markup=False,
     )

@@ -1,4 +1,7 @@
-"""Datasets for classification: two that come with scikit-learn (no network), and the user's own arrays.
+"""Datasets for classification: some that need no network, and the user's own arrays.
+
+``digits`` and ``breast-cancer`` come with scikit-learn, ``text`` (next character) with Python itself; ``fraud`` is
+**synthetic**, made by a generator (:mod:`securefl.fl.bundled`).
 
 Inputs are scaled by statistics of the training split that count as public: for ``digits`` each pixel's mean is
 subtracted and the rest divided by 2; for ``breast-cancer`` each feature is standardised (mean 0, standard deviation 1).
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from securefl.errors import ConfigurationError, InvalidInputError, MissingExtraError
+from securefl.fl import bundled
 from securefl.fl.seeds import SeedTree
 
 __all__ = ["BUNDLED", "Dataset", "from_arrays", "from_torch", "load"]
@@ -30,6 +34,7 @@ class Dataset:
     """Labelled examples.
 
     ``inputs``: float32[n, ...], finite. ``targets``: int64[n], values in [0, classes). ``classes``: >= 2.
+    ``groups``: int64[n], which document, bank or person an example is from, where the data say so.
     Raises :class:`~securefl.errors.InvalidInputError` when the arrays break one of these. Build it with
     :func:`from_arrays`, which converts where nothing is lost.
     """
@@ -38,6 +43,7 @@ class Dataset:
     targets: NDArray[np.int64] = field(repr=False)
     classes: int
     name: str
+    groups: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.inputs.dtype != np.float32 or self.targets.dtype != np.int64:
@@ -52,6 +58,8 @@ class Dataset:
             )
         if len(self.inputs) != len(self.targets):
             raise InvalidInputError(f"{len(self.inputs)} inputs but {len(self.targets)} targets")
+        if self.groups is not None and (self.groups.shape != self.targets.shape or self.groups.dtype != np.int64):
+            raise InvalidInputError("groups are int64, one per example")
         if self.inputs.size == 0:
             raise InvalidInputError(f"the dataset {self.name!r} is empty")
         if not np.isfinite(self.inputs).all():
@@ -71,7 +79,8 @@ class Dataset:
 
     def subset(self, indices: NDArray[np.int64]) -> Dataset:
         """A copy of the examples at ``indices``, with all classes of this dataset."""
-        return Dataset(self.inputs[indices], self.targets[indices], self.classes, self.name)
+        groups = None if self.groups is None else self.groups[indices]
+        return Dataset(self.inputs[indices], self.targets[indices], self.classes, self.name, groups)
 
 
 def from_arrays(inputs: ArrayLike, targets: ArrayLike, *, classes: int | None = None, name: str = "custom") -> Dataset:
@@ -123,7 +132,11 @@ def from_torch(dataset: _TorchDataset, *, classes: int | None = None, name: str 
 
 
 def load(name: str, seeds: SeedTree, *, test_fraction: float = 0.2) -> tuple[Dataset, Dataset]:
-    """A bundled dataset as (train, test): ``"digits"`` (1797 x 64, 10 classes) or ``"breast-cancer"`` (569 x 30, 2).
+    """A bundled dataset as (train, test), by the names in ``BUNDLED``.
+
+    ``digits``: 1797 x 64, 10 classes. ``breast-cancer``: 569 x 30, 2 classes. ``fraud``: 8000 x 12 synthetic
+    transactions of 8 banks, 2 classes, about one in twenty a fraud. ``text``: 8 characters and the one that follows,
+    49 classes, in the documents that come with Python's ``pydoc``; their text differs between versions of Python.
 
     The split is stratified (every class is divided by ``test_fraction``, 0 < test_fraction < 1) and fixed by
     ``seeds``. Raises :class:`~securefl.errors.ConfigurationError` for other names and fractions and
@@ -133,16 +146,20 @@ def load(name: str, seeds: SeedTree, *, test_fraction: float = 0.2) -> tuple[Dat
         raise ConfigurationError(f"no dataset {name!r}; bundled are {', '.join(BUNDLED)}; from_arrays takes your own")
     if not 0 < test_fraction < 1:
         raise ConfigurationError(f"test_fraction lies between 0 and 1, not {test_fraction}")
-    function, scale = BUNDLED[name]
-    try:
-        source = import_module("sklearn.datasets")
-    except ImportError as error:
-        raise MissingExtraError("the bundled datasets need scikit-learn: pip install 'securefl[torch]'") from error
-    raw, targets = getattr(source, function)(return_X_y=True)
+    load_raw, scale = BUNDLED[name]
+    raw, targets, groups = load_raw(seeds)
     test = _stratified(targets, test_fraction, seeds.child("split").numpy())
     inputs = scale(raw, raw[~test])
+    classes = int(targets.max()) + 1
     train_set, test_set = (
-        from_arrays(inputs[part], targets[part], classes=int(targets.max()) + 1, name=name) for part in (~test, test)
+        Dataset(
+            np.ascontiguousarray(inputs[part], dtype=np.float32),
+            np.ascontiguousarray(targets[part], dtype=np.int64),
+            classes,
+            name,
+            None if groups is None else groups[part],
+        )
+        for part in (~test, test)
     )
     return train_set, test_set
 
@@ -168,11 +185,29 @@ def _standardise(raw: NDArray[np.float64], train: NDArray[np.float64]) -> NDArra
     return scaled
 
 
+def _as_they_are(raw: NDArray[np.float64], train: NDArray[np.float64]) -> NDArray[np.float64]:
+    return raw
+
+
+def _sklearn(function: str) -> Callable[[SeedTree], bundled.Raw]:
+    def load_raw(seeds: SeedTree) -> bundled.Raw:
+        try:
+            source = import_module("sklearn.datasets")
+        except ImportError as error:
+            raise MissingExtraError("this dataset needs scikit-learn: pip install 'securefl[torch]'") from error
+        raw, targets = getattr(source, function)(return_X_y=True)
+        return raw, targets, None
+
+    return load_raw
+
+
 #: (all examples, training examples) -> all examples, scaled.
 _Scale = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
-#: Name -> (function of ``sklearn.datasets``, scaling).
-BUNDLED: Final[dict[str, tuple[str, _Scale]]] = {
-    "digits": ("load_digits", _centre_pixels),
-    "breast-cancer": ("load_breast_cancer", _standardise),
+#: Name -> (what gives inputs, targets and groups; scaling).
+BUNDLED: Final[dict[str, tuple[Callable[[SeedTree], bundled.Raw], _Scale]]] = {
+    "digits": (_sklearn("load_digits"), _centre_pixels),
+    "breast-cancer": (_sklearn("load_breast_cancer"), _standardise),
+    "fraud": (bundled.fraud, _standardise),
+    "text": (bundled.next_characters, _as_they_are),
 }

@@ -30,6 +30,10 @@ def choose_engine(name: EngineName, module: nn.Module, dataset: Dataset, setting
         raise ConfigurationError(f"no engine {name!r}; there are auto, sequential, stacked")
     if name == "stacked" and settings.dpsgd is not None:
         raise ConfigurationError('example-level privacy trains one client at a time: engine = "sequential"')
-    if name == "stacked" or (name == "auto" and worth_stacking(module, dataset, settings)):
+    if name == "stacked" and settings.augmentation is not None:
+        raise ConfigurationError('augmentation varies one client at a time: engine = "sequential"')
+    if name == "stacked" or (
+        name == "auto" and settings.augmentation is None and worth_stacking(module, dataset, settings)
+    ):
         return StackedEngine(module, dataset)
     return SequentialEngine(module, dataset)

@@ -68,13 +68,14 @@ class Evaluator:
         """The global model on the test set; where every client has a head of its own, theirs on held-out examples."""
         if not isinstance(algorithm, LocalHead):
             return evaluate(self.module, tensors, self.workload.test)
-        held_out, accuracy, loss = self._held_out(), 0.0, 0.0
+        held_out, accuracy, loss, balanced = self._held_out(), 0.0, 0.0, 0.0
         total = sum(map(len, held_out.values()))
         for client, rows in held_out.items():
             found = evaluate(self.module, algorithm.model(client, tensors), self.workload.train.subset(rows))
             accuracy += found.accuracy * len(rows) / total
             loss += found.loss * len(rows) / total
-        return Evaluation(accuracy, loss)
+            balanced += found.balanced_accuracy * len(rows) / total
+        return Evaluation(accuracy, loss, balanced)
 
     def accuracy(self, tensors: Tensors, rows: NDArray[np.int64]) -> float:
         """On rows of the training set."""

@@ -295,6 +295,7 @@ class FedAvg:
             model_bytes=model_bytes,
             aggregate_error=aggregate.relative_error if aggregate else None,
             privacy=aggregate.privacy if aggregate else None,
+            balanced_accuracy=self._evaluation.balanced_accuracy,
         )
 
     def _begin(self, round: int) -> None:

@@ -181,6 +181,7 @@ class RoundRecord:
     absent on purpose: a client's loss is a statement about its data and does not leave it in the clear.
     ``survivors``: ascending ids, empty when the round failed; ``failed``: then the reason, otherwise ``None``.
     The byte figures are means over the clients that sent anything, ``None`` when the round failed.
+    ``balanced_accuracy``: the mean of the classes' own accuracies on the same test set.
     ``privacy``: what was spent after the round, ``None`` without differential privacy and when the round failed.
     ``seconds``: wall clock for training, aggregation and evaluation; the one field that is not reproducible.
     ``model_bytes``: the global model as each client downloads it. ``aggregate_error``: the aggregate's relative
@@ -201,6 +202,7 @@ class RoundRecord:
     model_bytes: int | None = None
     aggregate_error: float | None = None
     privacy: RoundPrivacy | None = None
+    balanced_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -32,17 +32,20 @@ except ImportError as error:
 
 __all__ = [
     "NAMES",
+    "Tokens",
     "build",
     "head_of",
+    "image_shape",
     "load_tensors",
     "logistic_regression",
     "mlp",
     "model_hash",
+    "next_character",
     "small_cnn",
     "tensors_of",
 ]
 
-NAMES = ("mlp", "logistic", "cnn")
+NAMES = ("mlp", "logistic", "cnn", "next-character")
 
 
 def mlp(inputs: int, hidden: Sequence[int], classes: int) -> nn.Sequential:
@@ -86,6 +89,28 @@ def small_cnn(channels: int, height: int, width: int, classes: int, *, filters: 
     )
 
 
+class Tokens(nn.Module):
+    """Token numbers that came as floating point, as int64: datasets hold float32."""
+
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        """int64 of the same shape."""
+        return numbers.long()
+
+
+def next_character(context: int, classes: int, *, width: int = 16, hidden: int = 64) -> nn.Sequential:
+    """The next character from the last ``context``: an embedding each, one hidden layer. [Bengio et al. 2003]"""
+    if min(context, classes, width, hidden) < 1:
+        raise ConfigurationError("next_character needs positive sizes")
+    return nn.Sequential(
+        Tokens(),
+        nn.Embedding(classes, width),
+        nn.Flatten(),
+        nn.Linear(context * width, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, classes),
+    )
+
+
 def build(
     model: str | Callable[[], nn.Module],
     *,
@@ -96,8 +121,8 @@ def build(
 ) -> nn.Module:
     """A model whose initial parameters are fixed by ``seeds``; torch's global generator is left as it was.
 
-    ``model``: ``"mlp"``, ``"logistic"``, ``"cnn"``, or a function that builds any ``nn.Module`` which maps
-    [n, *input_shape] to [n, classes]. ``hidden`` is for ``"mlp"``. ``"cnn"`` takes [c, h, w], [h, w] or a flat square.
+    ``model``: one of ``NAMES``, or a function that builds any ``nn.Module`` which maps [n, *input_shape] to
+    [n, classes]. ``hidden`` is for ``"mlp"``. ``"cnn"`` takes [c, h, w], [h, w] or a flat square.
     Raises :class:`~securefl.errors.ConfigurationError` for other names and shapes that do not fit.
     """
     shape = tuple(input_shape)
@@ -108,7 +133,9 @@ def build(
     elif model == "logistic":
         construct = lambda: logistic_regression(math.prod(shape), classes)  # noqa: E731
     elif model == "cnn":
-        construct = lambda: small_cnn(*_image_shape(shape), classes)  # noqa: E731
+        construct = lambda: small_cnn(*image_shape(shape), classes)  # noqa: E731
+    elif model == "next-character":
+        construct = lambda: next_character(math.prod(shape), classes)  # noqa: E731
     else:
         raise ConfigurationError(f"no model {model!r}; there are {', '.join(NAMES)}, and any nn.Module of yours")
     with torch.random.fork_rng(devices=[]):
@@ -169,7 +196,8 @@ def _trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
-def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(channels, height, width) of an example. Raises :class:`~securefl.errors.ConfigurationError` for no image."""
     if len(shape) == 3:
         return shape[0], shape[1], shape[2]
     if len(shape) == 2:
@@ -177,4 +205,4 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     side = math.isqrt(math.prod(shape))
     if len(shape) == 1 and side * side == shape[0]:
         return 1, side, side
-    raise ConfigurationError(f"the model 'cnn' takes images, not examples of shape {shape}")
+    raise ConfigurationError(f"what takes images ('cnn', augmentation) takes no examples of shape {shape}")

@@ -1,7 +1,10 @@
 """Who holds which examples. Every example goes to exactly one client; the seed tree fixes the outcome.
 
+What clients differ in: nothing (iid), sizes (quantity), classes (shards), classes and sizes (dirichlet), inputs
+(features), or whatever the data say (natural).
+
 All functions return one int64 array of ascending row numbers per client, and raise
-:class:`~securefl.errors.ConfigurationError` for requests that cannot be met.
+:class:`~securefl.errors.ConfigurationError` for requests that cannot be met. :func:`vertical` divides columns instead.
 """
 
 from __future__ import annotations
@@ -12,32 +15,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError, InvalidInputError
+from securefl.fl.data import Dataset
 from securefl.fl.seeds import SeedTree
 
-__all__ = ["NAMES", "dirichlet", "iid", "partition", "shards"]
+__all__ = ["NAMES", "dirichlet", "features", "iid", "natural", "partition", "quantity", "shards", "vertical"]
 
 Rows: TypeAlias = NDArray[np.int64]
 
-NAMES = ("iid", "shards", "dirichlet")
+NAMES = ("iid", "shards", "dirichlet", "quantity", "features", "natural")
 
 
 def partition(
     name: str,
-    targets: NDArray[np.integer],
+    dataset: Dataset,
     clients: int,
     seeds: SeedTree,
     *,
     alpha: float = 0.5,
     shards_per_client: int = 2,
+    exponent: float = 1.0,
     minimum: int | None = None,
 ) -> list[Rows]:
-    """The partition called ``name``: ``"iid"``, ``"shards"`` or ``"dirichlet"``; the others' arguments are unused."""
+    """The partition called ``name``, one of ``NAMES``, of a dataset; the others' arguments are unused."""
+    targets = dataset.targets
     if name == "iid":
         return iid(targets, clients, seeds)
     if name == "shards":
         return shards(targets, clients, seeds, shards_per_client=shards_per_client)
     if name == "dirichlet":
         return dirichlet(targets, clients, seeds, alpha=alpha, minimum=minimum)
+    if name == "quantity":
+        return quantity(targets, clients, seeds, exponent=exponent, minimum=minimum)
+    if name == "features":
+        return features(dataset.inputs, clients, seeds, alpha=alpha, minimum=minimum)
+    if name == "natural":
+        if dataset.groups is None:
+            raise ConfigurationError(f"the dataset {dataset.name!r} has no groups of its own; choose another partition")
+        return natural(dataset.groups, clients)
     raise ConfigurationError(f"no partition {name!r}; there are {', '.join(NAMES)}")
 
 
@@ -77,11 +91,7 @@ def dirichlet(
     """
     if not 0 < alpha < np.inf:
         raise ConfigurationError(f"alpha is a positive number, not {alpha}")
-    if minimum is None:
-        minimum = max(1, min(10, len(targets) // (2 * max(clients, 1))))
-    if minimum < 1:
-        raise ConfigurationError(f"every client needs at least 1 example, not {minimum}")
-    _check(targets, clients, minimum)
+    minimum = _minimum(targets, clients, minimum)
     rng = seeds.numpy()
     owner = np.empty(len(targets), dtype=np.int64)
     for label in np.unique(targets):
@@ -92,6 +102,86 @@ def dirichlet(
         cuts = np.round(np.cumsum(proportions)[:-1] * len(members))
         owner[members] = np.searchsorted(cuts, np.arange(len(members)), side="right")
     _top_up(owner, clients, minimum, rng)
+    return _by_owner(owner, clients)
+
+
+def quantity(
+    targets: NDArray[np.integer], clients: int, seeds: SeedTree, *, exponent: float = 1.0, minimum: int | None = None
+) -> list[Rows]:
+    """Random examples, sizes by a power law: the k-th largest client has a share proportional to k^-exponent.
+
+    ``exponent`` >= 0; 0 gives equal sizes. ``minimum``: as for :func:`dirichlet`. Which client is large is random.
+    """
+    if not 0 <= exponent < np.inf:
+        raise ConfigurationError(f"exponent is a number from 0, not {exponent}")
+    minimum = _minimum(targets, clients, minimum)
+    rng = seeds.numpy()
+    shares = np.arange(1, clients + 1, dtype=np.float64) ** -exponent
+    cuts = np.round(np.cumsum(rng.permutation(shares / shares.sum()))[:-1] * len(targets))
+    owner = np.empty(len(targets), dtype=np.int64)
+    owner[rng.permutation(len(targets))] = np.searchsorted(cuts, np.arange(len(targets)), side="right")
+    _top_up(owner, clients, minimum, rng)
+    return _by_owner(owner, clients)
+
+
+def features(
+    inputs: NDArray[np.floating],
+    clients: int,
+    seeds: SeedTree,
+    *,
+    alpha: float = 0.5,
+    bins: int = 10,
+    minimum: int | None = None,
+) -> list[Rows]:
+    """Clients differ in their inputs: Dirichlet proportions over ``bins`` equal parts along the main direction.
+
+    The direction is the first principal component of the inputs, so a client sees, for instance, mostly dark pictures;
+    what an input means is the same everywhere. Covariate shift, in the terms of Kairouz et al. 2021 (section 3.1).
+    """
+    flat = inputs.reshape(len(inputs), -1).astype(np.float64)
+    if bins < 1 or len(flat) < bins:
+        raise ConfigurationError(f"{len(flat)} examples cannot be cut into {bins} bins")
+    flat = flat - flat.mean(axis=0)
+    _, _, directions = np.linalg.svd(flat[:: max(1, len(flat) // 4096)], full_matrices=False)
+    along = flat @ directions[0]
+    bin_of = np.empty(len(flat), dtype=np.int64)
+    for number, members in enumerate(np.array_split(np.argsort(along, kind="stable"), bins)):
+        bin_of[members] = number
+    return dirichlet(bin_of, clients, seeds, alpha=alpha, minimum=minimum)
+
+
+def natural(groups: NDArray[np.integer], clients: int) -> list[Rows]:
+    """Whole groups that come with the data (documents, banks): the largest first, each to the client with least."""
+    _check(groups, clients, 1)
+    ids, sizes = np.unique(groups, return_counts=True)
+    if len(ids) < clients:
+        raise ConfigurationError(f"the data come in {len(ids)} groups, too few for {clients} clients")
+    held = np.zeros(clients, dtype=np.int64)
+    owner = np.empty(len(groups), dtype=np.int64)
+    for at in np.argsort(-sizes, kind="stable"):
+        client = int(held.argmin())
+        owner[groups == ids[at]] = client
+        held[client] += sizes[at]
+    return _by_owner(owner, clients)
+
+
+def vertical(columns: int, parties: int, seeds: SeedTree) -> list[Rows]:
+    """Columns per party: every party has all examples and some of their features, as many as the others, within one."""
+    if not 1 <= parties <= columns:
+        raise ConfigurationError(f"{columns} columns cannot be divided among {parties} parties")
+    return [np.sort(part) for part in np.array_split(seeds.numpy().permutation(columns), parties)]
+
+
+def _minimum(targets: NDArray[np.integer], clients: int, minimum: int | None) -> int:
+    if minimum is None:
+        minimum = max(1, min(10, len(targets) // (2 * max(clients, 1))))
+    if minimum < 1:
+        raise ConfigurationError(f"every client needs at least 1 example, not {minimum}")
+    _check(targets, clients, minimum)
+    return minimum
+
+
+def _by_owner(owner: NDArray[np.int64], clients: int) -> list[Rows]:
     return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner, minlength=clients))[:-1])
 
 

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl.data import Dataset
 from securefl.fl.engine import LocalTask, SequentialEngine
-from securefl.fl.models import load_tensors
+from securefl.fl.models import Tokens, load_tensors
 from securefl.fl.schedule import Schedule, steps_of
 from securefl.fl.stacked_optimizer import stack, stepper, with_terms
 from securefl.fl.training import LocalResult, LocalTraining
@@ -37,7 +37,7 @@ __all__ = ["StackedEngine", "layers_stack", "step_flops", "worth_stacking"]
 #: batches give each example what it would get alone.
 _PURE: Final = frozenset(
     {
-        *(nn.Flatten, nn.Unflatten, nn.Identity, nn.Linear, nn.Embedding),
+        *(nn.Flatten, nn.Unflatten, nn.Identity, nn.Linear, nn.Embedding, Tokens),
         *(nn.Conv1d, nn.Conv2d, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d),
         *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.LayerNorm, nn.GroupNorm),
         *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softmax),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError, InvalidInputError, MissingExtraError
+from securefl.fl.augmentation import Augmentation
 from securefl.fl.data import Dataset
 from securefl.fl.models import load_tensors
 from securefl.fl.seeds import SeedTree
@@ -74,6 +75,7 @@ class LocalTraining:
     """How a client trains: ``epochs`` passes over its examples in mini-batches. [McMahan et al. 2017, ClientUpdate]
 
     ``steps``: exactly that many mini-batches instead, whatever a client holds; passes follow each other as needed.
+    ``augmentation``: every batch is varied anew.
     ``optimizer``: ``"sgd"`` (with ``momentum`` in [0, 1)) or ``"adam"``; its state starts anew in every round.
     ``weight_decay``: >= 0, added to the gradient. ``dpsgd``: example-level privacy: Poisson batches, clipped and noised
     gradients, plain SGD. Raises :class:`~securefl.errors.ConfigurationError`.
@@ -87,6 +89,7 @@ class LocalTraining:
     weight_decay: float = 0.0
     dpsgd: ExampleNoise | None = None
     steps: int | None = None
+    augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
@@ -101,6 +104,8 @@ class LocalTraining:
             raise ConfigurationError(f"momentum lies in [0, 1) and is for sgd, not {self.momentum}")
         if self.dpsgd is not None and (self.optimizer != "sgd" or self.momentum or self.weight_decay):
             raise ConfigurationError("example-level privacy trains by plain sgd, without momentum and weight decay")
+        if self.dpsgd is not None and self.augmentation is not None:
+            raise ConfigurationError("example-level privacy trains on the examples as they are: no augmentation")
         if not 0 <= self.weight_decay <= _LARGEST:
             raise ConfigurationError(f"weight_decay lies between 0 and {_LARGEST}, not {self.weight_decay}")
 
@@ -121,10 +126,13 @@ class LocalResult:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """``accuracy``: in [0, 1]; ``loss``: mean cross-entropy in nats."""
+    """``accuracy``: in [0, 1]; ``loss``: mean cross-entropy in nats. ``balanced_accuracy``: the mean over the classes
+    of the share found of each, for data where one class is rare.
+    """
 
     accuracy: float
     loss: float
+    balanced_accuracy: float
 
 
 def train(
@@ -179,6 +187,9 @@ def train(
         total = min(total, limit)
     losses: list[torch.Tensor] = []  # of the last pass's batches
     seen = 0
+    vary = None
+    if settings.augmentation is not None:
+        vary = settings.augmentation.at(dataset.input_shape, seed.child("augmentation").torch())
     with _random_layers(seed.child("layers")), _constant_buffers(module):
         while done < total:
             order = torch.from_numpy(rng.permutation(len(indices))).to(device)
@@ -187,7 +198,7 @@ def train(
             # Gather once per pass: one copy of this client's data, none per step.
             shuffled = torch.split(inputs[order], settings.batch_size), torch.split(targets[order], settings.batch_size)
             for batch, labels in islice(zip(*shuffled, strict=True), total - done):
-                loss = cross_entropy(module(batch), labels)
+                loss = cross_entropy(module(batch if vary is None else vary(batch)), labels)
                 # Not loss.backward(): no .grad to allocate, accumulate and clear. Unused parameters get zeros.
                 step(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
                 losses.append(loss.detach())  # added up once, after the last step
@@ -262,7 +273,8 @@ def evaluate(module: nn.Module, tensors: Tensors, dataset: Dataset, *, batch_siz
     load_tensors(module, tensors)
     module.eval()
     device = next(module.parameters()).device
-    correct, loss = 0, 0.0
+    loss = 0.0
+    found = np.zeros(dataset.classes, dtype=np.int64)
     with torch.no_grad():
         for start in range(0, len(dataset), batch_size):
             rows = slice(start, start + batch_size)
@@ -270,10 +282,13 @@ def evaluate(module: nn.Module, tensors: Tensors, dataset: Dataset, *, batch_siz
             targets = torch.tensor(dataset.targets[rows], device=device)
             logits = module(torch.tensor(dataset.inputs[rows], device=device))
             loss += float(cross_entropy(logits, targets, reduction="sum"))
-            correct += int((logits.argmax(dim=1) == targets).sum())
+            hit = targets[logits.argmax(dim=1) == targets].cpu().numpy()
+            found += np.bincount(hit, minlength=dataset.classes)
     if not np.isfinite(loss):
         raise InvalidInputError(f"the loss of the global model on {dataset.name!r} is no longer finite")
-    return Evaluation(correct / len(dataset), loss / len(dataset))
+    held = np.bincount(dataset.targets, minlength=dataset.classes)
+    balanced = float((found[held > 0] / held[held > 0]).mean())
+    return Evaluation(int(found.sum()) / len(dataset), loss / len(dataset), balanced)
 
 
 def check_fits(module: nn.Module, dataset: Dataset) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError
 from securefl.fl import data, models, partition
+from securefl.fl.augmentation import Augmentation
 from securefl.fl.data import Dataset
 from securefl.fl.seeds import SeedTree
 from securefl.fl.training import LocalTraining
@@ -19,9 +20,9 @@ from securefl.types import ClientId
 if TYPE_CHECKING:
     from torch import nn
 
-    from securefl.fl.config import Config
+    from securefl.fl.config import Config, DataConfig
 
-__all__ = ["Workload", "check", "hold_out", "local_training", "prepare"]
+__all__ = ["Workload", "check", "divide", "hold_out", "local_training", "prepare"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -49,9 +50,7 @@ def prepare(config: Config) -> Workload:
     """Dataset, partition and freshly initialised model of a configuration; equal seeds give equal workloads."""
     seeds = SeedTree(config.data.seed)
     train, test = data.load(config.data.dataset, seeds.child("data"))
-    rows = partition.partition(
-        config.data.partition, train.targets, config.data.clients, seeds.child("partition"), alpha=config.data.alpha
-    )
+    rows = divide(config.data, train, seeds.child("partition"))
     model = models.build(
         config.model.name,
         input_shape=train.input_shape,
@@ -61,25 +60,45 @@ def prepare(config: Config) -> Workload:
     )
     held_out = None
     if config.personalization is not None:
-        rows, held_out = hold_out(rows, config.personalization.held_out, seeds.child("held out"))
+        rows, held_out = hold_out(rows, train.targets, config.personalization.held_out, seeds.child("held out"))
     return Workload(model, train, test, rows, held_out)
 
 
-def hold_out(
-    rows: Sequence[NDArray[np.int64]], fraction: float, seeds: SeedTree
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """(to train on, to evaluate on) of each client: ``fraction`` of its rows at random, at least one on either side.
+def divide(chosen: DataConfig, dataset: Dataset, seeds: SeedTree) -> list[NDArray[np.int64]]:
+    """The rows of each client, as ``[data]`` says."""
+    return partition.partition(
+        chosen.partition,
+        dataset,
+        chosen.clients,
+        seeds,
+        alpha=chosen.alpha,
+        shards_per_client=chosen.shards_per_client,
+        exponent=chosen.exponent,
+        minimum=chosen.minimum,
+    )
 
-    Raises :class:`~securefl.errors.ConfigurationError` for a client with a single example.
+
+def hold_out(
+    rows: Sequence[NDArray[np.int64]], targets: NDArray[np.int64], fraction: float, seeds: SeedTree
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """(to train on, to evaluate on) of each client: ``fraction`` of its rows, class by class, at random.
+
+    ``targets``: of all rows. At least one row lies on either side; a class of which a client has one example stays with
+    training. Raises :class:`~securefl.errors.ConfigurationError` for a client with a single example.
     """
     kept, held = [], []
     for client, own in enumerate(rows, start=1):
         if len(own) < 2:
             raise ConfigurationError(f"client {client} has a single example: nothing can be held out")
         order = seeds.child(client).numpy().permutation(own)
-        cut = min(max(1, round(fraction * len(own))), len(own) - 1)
-        held.append(np.sort(order[:cut]))
-        kept.append(np.sort(order[cut:]))
+        chosen = np.zeros(len(own), dtype=np.bool_)
+        for label in np.unique(targets[own]):
+            members = np.flatnonzero(targets[order] == label)
+            chosen[members[: min(round(fraction * len(members)), len(members) - 1)]] = True
+        if not chosen.any():
+            chosen[0] = True
+        held.append(np.sort(order[chosen]))
+        kept.append(np.sort(order[~chosen]))
     return kept, held
 
 
@@ -87,8 +106,21 @@ def local_training(config: Config) -> LocalTraining:
     """How the clients of ``config`` train."""
     chosen = config.training
     return LocalTraining(
-        chosen.local_epochs, chosen.batch_size, chosen.learning_rate, chosen.optimizer, steps=chosen.local_steps
+        chosen.local_epochs,
+        chosen.batch_size,
+        chosen.learning_rate,
+        chosen.optimizer,
+        steps=chosen.local_steps,
+        augmentation=augmentation_of(config),
     )
+
+
+def augmentation_of(config: Config) -> Augmentation | None:
+    """How examples are varied while training."""
+    chosen = config.augmentation
+    if chosen is None:
+        return None
+    return Augmentation(chosen.rotation, chosen.shift, chosen.shear, chosen.zoom, chosen.flip)
 
 
 def check(workload: Workload) -> None:

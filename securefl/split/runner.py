@@ -17,9 +17,8 @@ from securefl.fl import models
 from securefl.fl.config import Config, SplitConfig
 from securefl.fl.data import Dataset
 from securefl.fl.models import model_hash, tensors_of
-from securefl.fl.partition import partition
 from securefl.fl.seeds import SeedTree
-from securefl.fl.workload import prepare
+from securefl.fl.workload import divide, prepare
 from securefl.split.cutting import Cut, cut
 from securefl.split.leakage import LeakageFigures, decode, leakage_of
 from securefl.split.series import ecg_like, series_model
@@ -205,9 +204,7 @@ def _workload(
     train, test = _SERIES
     whole = ecg_like(train + test, seeds.child("series"))
     data, held_out = whole.subset(np.arange(train)), whole.subset(np.arange(train, train + test))
-    rows = partition(
-        config.data.partition, data.targets, config.data.clients, seeds.child("partition"), alpha=config.data.alpha
-    )
+    rows = divide(config.data, data, seeds.child("partition"))
     model = models.build(series_model, input_shape=data.input_shape, classes=data.classes, seeds=seeds.child("model"))
     return model, {PartyId(at): data.subset(each) for at, each in enumerate(rows, start=1)}, held_out
 

@@ -184,6 +184,7 @@ def test_configuration_tables_are_those_of_the_models() -> None:
     every = config.Config.model_construct(
         privacy=config.PrivacyConfig(),
         personalization=config.PersonalizationConfig(),
+        augmentation=config.AugmentationConfig(flip=True),
         tiers=config.TiersConfig(),
         split=config.SplitConfig(),
     )
@@ -233,8 +234,9 @@ def test_the_example_file_spells_out_the_bundled_run() -> None:
         unused |= {key for key, field in model.model_fields.items() if field.default is None}
         unused |= {
             key
-            for key, (choice, values) in config.training._KEYS_OF.items()
-            if getattr(config.TrainingConfig(), choice) not in values
+            for home, keys in ((config.TrainingConfig(), "_KEYS_OF"), (config.DataConfig(), "_PARTITION_KEYS"))
+            for key, (choice, values) in getattr(config.training, keys).items()
+            if getattr(home, choice) not in values
         }
         assert set(given[section]) - unused == set(model.model_fields) - unused
 

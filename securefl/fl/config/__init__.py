@@ -17,13 +17,20 @@ try:
     from securefl.fl.config.protection import ProtectionConfig
     from securefl.fl.config.split import SplitConfig
     from securefl.fl.config.tiers import TiersConfig
-    from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
+    from securefl.fl.config.training import (
+        AugmentationConfig,
+        DataConfig,
+        FaultsConfig,
+        ModelConfig,
+        TrainingConfig,
+    )
 except ModuleNotFoundError as error:
     if error.name != "pydantic":
         raise
     raise MissingExtraError("configuration files need pydantic: pip install 'securefl[cli]'") from error
 
 __all__ = [
+    "AugmentationConfig",
     "CompressionConfig",
     "Config",
     "DataConfig",

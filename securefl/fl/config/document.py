@@ -20,7 +20,7 @@ from securefl.fl.config.protection import ProtectionConfig
 from securefl.fl.config.section import Section
 from securefl.fl.config.split import SplitConfig
 from securefl.fl.config.tiers import TiersConfig
-from securefl.fl.config.training import DataConfig, FaultsConfig, ModelConfig, TrainingConfig
+from securefl.fl.config.training import AugmentationConfig, DataConfig, FaultsConfig, ModelConfig, TrainingConfig
 
 __all__ = ["Config", "load", "parse"]
 
@@ -51,6 +51,7 @@ class Config(Section):
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig | None = None
     personalization: PersonalizationConfig | None = None
+    augmentation: AugmentationConfig | None = None
     tiers: TiersConfig | None = None
     split: SplitConfig | None = None
 
@@ -119,6 +120,10 @@ class Config(Section):
                 raise ValueError("scaffold sends twice the values, which noise is not sized for: not with [privacy]")
         if chosen.algorithm == "scaffold" and "pruned" in self.compression.chain:
             raise ValueError("scaffold needs every weight's control variate, which pruned takes away: one of them")
+        if (self.model.name == "next-character") != (self.data.dataset == "text"):
+            raise ValueError('the dataset "text" and the model "next-character" go with each other, and with no other')
+        if self.augmentation is not None and self.data.dataset != "digits":
+            raise ValueError(f"[augmentation] varies images, which {self.data.dataset} has not; remove the section")
         if self.personalization is not None and self.personalization.method == "fedper":
             if chosen.algorithm == "scaffold":
                 raise ValueError("fedper keeps the last layer, which scaffold would correct: one of them")
@@ -241,7 +246,11 @@ def _sentence(problem: Any) -> str:
 
 def _unknown(section: str, key: str | None = None) -> str:
     every = Config.model_construct(
-        privacy=PrivacyConfig(), personalization=PersonalizationConfig(), tiers=TiersConfig(), split=SplitConfig()
+        privacy=PrivacyConfig(),
+        personalization=PersonalizationConfig(),
+        augmentation=AugmentationConfig(flip=True),
+        tiers=TiersConfig(),
+        split=SplitConfig(),
     )
     keys = {name: list(type(getattr(every, name)).model_fields) for name in Config.model_fields}
     if key is None:

@@ -8,29 +8,68 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from securefl.fl.config.section import Section, as_tuple
 
-__all__ = ["DataConfig", "FaultsConfig", "ModelConfig", "TrainingConfig"]
+__all__ = ["AugmentationConfig", "DataConfig", "FaultsConfig", "ModelConfig", "TrainingConfig"]
+
+
+#: Keys of [data] that belong to some partitions: setting one without them would have no effect.
+_PARTITION_KEYS: Final = {
+    "alpha": ("partition", ("dirichlet", "features")),
+    "minimum": ("partition", ("dirichlet", "features", "quantity")),
+    "shards_per_client": ("partition", ("shards",)),
+    "exponent": ("partition", ("quantity",)),
+}
 
 
 class DataConfig(Section):
-    """``[data]``: what the clients hold. ``seed`` fixes data, model and training (never masks)."""
+    """``[data]``: what the clients hold. ``seed`` fixes data, model and training (never masks).
 
-    dataset: Literal["digits", "breast-cancer"] = "digits"
+    ``partition``: what clients differ in, see :mod:`securefl.fl.partition`. ``minimum``: fewest examples of a client,
+    absent: 10, or half an equal share where that is less. ``exponent``: of the sizes in the partition "quantity".
+    """
+
+    dataset: Literal["digits", "breast-cancer", "fraud", "text"] = "digits"
     clients: int = Field(default=20, ge=2, lt=2**32)
-    partition: Literal["iid", "shards", "dirichlet"] = "dirichlet"
+    partition: Literal["iid", "shards", "dirichlet", "quantity", "features", "natural"] = "dirichlet"
     alpha: float = Field(default=0.5, gt=0)
+    minimum: Annotated[int, Field(ge=1)] | None = None
+    shards_per_client: int = Field(default=2, ge=1)
+    exponent: float = Field(default=1.0, ge=0)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _alpha_is_used(self) -> Self:
-        if "alpha" in self.model_fields_set and self.partition != "dirichlet":
-            raise ValueError(f"alpha has no effect with partition = {self.partition!r}; remove it")
+    def _keys_are_used(self) -> Self:
+        for key, (_, values) in _PARTITION_KEYS.items():
+            if key in self.model_fields_set and self.partition not in values:
+                raise ValueError(f"{key} has no effect with partition = {self.partition!r}; remove it")
+        if self.partition == "natural" and self.dataset not in ("fraud", "text"):
+            raise ValueError(f'the examples of {self.dataset} do not say whose they are: no partition = "natural"')
+        return self
+
+
+class AugmentationConfig(Section):
+    """``[augmentation]``: how images are varied while training; absent: not at all. Opt-in: measure whether it helps.
+
+    ``rotation``, ``shear``: degrees to either side. ``shift``: share of height and width. ``zoom``: 0.1 is 0.9 to 1.1
+    times the size. ``flip``: left and right, which changes what many images mean.
+    """
+
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    shift: float = Field(default=0.0, ge=0, lt=1)
+    shear: float = Field(default=0.0, ge=0, lt=90)
+    zoom: float = Field(default=0.0, ge=0, lt=1)
+    flip: bool = False
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not (self.rotation or self.shift or self.shear or self.zoom or self.flip):
+            raise ValueError("names no variation: set rotation, shift, shear, zoom or flip, or remove the section")
         return self
 
 
 class ModelConfig(Section):
     """``[model]``: what is trained."""
 
-    name: Literal["mlp", "logistic", "cnn"] = "mlp"
+    name: Literal["mlp", "logistic", "cnn", "next-character"] = "mlp"
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_tuple)] = (64,)
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 
@@ -125,3 +126,51 @@ def test_from_torch() -> None:
 def test_bad_torch_datasets(items: list[tuple[object, object]]) -> None:
     with pytest.raises(InvalidInputError):
         from_torch(_Pairs(items))
+
+
+# ---------------------------------------------------------------------------------------- data without a download
+
+
+def test_fraud_is_rare_and_banks_differ() -> None:
+    train, test = load("fraud", SeedTree(0))
+    assert len(train) + len(test) == 8000
+    assert train.input_shape == (12,)
+    assert train.groups is not None
+    rates = [float(train.targets[train.groups == bank].mean()) for bank in range(8)]
+    assert 0.01 < min(rates) < max(rates) < 0.1
+    assert max(rates) > 1.5 * min(rates)
+    amounts = [float(train.inputs[train.groups == bank, 5].mean()) for bank in range(8)]
+    assert max(amounts) - min(amounts) > 0.5
+
+
+def test_fraud_is_made_by_the_seed() -> None:
+    first, again, other = (load("fraud", SeedTree(seed))[0].inputs for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_text_is_that_of_python() -> None:
+    from pydoc_data.topics import topics
+
+    train, test = load("text", SeedTree(0))
+    assert train.input_shape == (8,)
+    assert train.classes == 49
+    whole = "".join(topics.values()).lower()
+    assert 0.9 * len(whole) / 11 < len(train) + len(test) < 1.1 * len(whole) / 11
+    assert float(train.inputs.max()) <= 48
+    assert train.inputs.min() == 0
+    assert np.all(train.inputs == np.round(train.inputs))
+    share = np.bincount(train.targets, minlength=49).argmax()
+    assert share == 0  # the most frequent character, a space, has the first number
+    assert train.groups is not None
+    assert len(np.unique(train.groups)) == len(topics)
+
+
+def test_subsets_keep_their_groups() -> None:
+    train, _ = load("fraud", SeedTree(0))
+    assert train.groups is not None
+    part = train.subset(np.array([3, 5]))
+    assert part.groups is not None
+    assert part.groups.tolist() == train.groups[[3, 5]].tolist()
+    with pytest.raises(InvalidInputError, match="groups"):
+        dataclasses.replace(train, groups=np.zeros(3, np.int64))

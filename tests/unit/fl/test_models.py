@@ -15,7 +15,7 @@ from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl import models
 from securefl.fl.seeds import SeedTree
 
-SHAPES = {"mlp": (64,), "logistic": (64,), "cnn": (64,)}
+SHAPES = {"mlp": (64,), "logistic": (64,), "cnn": (64,), "next-character": (8,)}
 
 
 @pytest.mark.parametrize("name", models.NAMES)
@@ -30,6 +30,13 @@ def test_bundled_models_are_fixed_by_the_seed(name: str) -> None:
     assert hashes[0] == hashes[1]
     assert (hashes[0] == hashes[2]) is (name == "logistic")  # that one starts at 0
     assert torch.equal(torch.get_rng_state(), state), "torch's global generator was moved"
+
+
+def test_next_character_takes_numbers_of_characters() -> None:
+    model = models.build("next-character", input_shape=(8,), classes=49, seeds=SeedTree(0))
+    scores = model(torch.tensor([[0.0, 48.0, 3, 4, 5, 6, 7, 8], [1.0, 48.0, 3, 4, 5, 6, 7, 8]]))
+    assert scores.shape == (2, 49)
+    assert not torch.equal(scores[0], scores[1])
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (8, 8), (64,), (3, 9, 5)])

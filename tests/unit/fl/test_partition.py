@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,9 +9,12 @@ from hypothesis import strategies as st
 
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl import partition as p
+from securefl.fl.data import Dataset
 from securefl.fl.seeds import SeedTree
 
 TARGETS = np.repeat(np.arange(10), 100)
+INPUTS = np.random.default_rng(0).standard_normal((1000, 4)).astype(np.float32)
+DATA = Dataset(INPUTS, TARGETS, 10, "made", np.arange(1000) // 25)
 
 
 @settings(deadline=None, max_examples=150)
@@ -25,11 +30,17 @@ def test_every_example_is_used_exactly_once(
     name: str, targets: list[int], clients: int, seed: int, alpha: float, minimum: int | None
 ) -> None:
     labels = np.array(targets, np.int64)
-    least = {"iid": 1, "shards": 2, "dirichlet": minimum or 1}[name]
+    inputs = np.linspace(-1, 1, 3 * len(labels)).reshape(-1, 3).astype(np.float32)
+    groups = labels // 2
+    dataset = Dataset(inputs, labels, 5, "made", groups)
+    least = {"iid": 1, "shards": 2, "natural": 1}.get(name, minimum or 1)
     try:
-        parts = p.partition(name, labels, clients, SeedTree(seed), alpha=alpha, minimum=minimum)
+        parts = p.partition(name, dataset, clients, SeedTree(seed), alpha=alpha, minimum=minimum, exponent=alpha % 7)
     except ConfigurationError:
-        assert clients * least > len(labels)
+        too_few = clients * least > len(labels)
+        assert (
+            too_few or (name == "natural" and clients > len(set(groups))) or (name == "features" and len(labels) < 10)
+        )
         return
     assert clients * least <= len(labels)
     assert len(parts) == clients
@@ -40,9 +51,9 @@ def test_every_example_is_used_exactly_once(
 
 @pytest.mark.parametrize("name", p.NAMES)
 def test_the_seed_decides(name: str) -> None:
-    first, again, other = (p.partition(name, TARGETS, 20, SeedTree(seed)) for seed in (0, 0, 1))
+    first, again, other = (p.partition(name, DATA, 20, SeedTree(seed)) for seed in (0, 0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+    assert (name == "natural") == all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_iid_sizes_differ_by_at_most_one() -> None:
@@ -93,10 +104,55 @@ def test_default_minimum_is_ten_or_half_an_equal_share() -> None:
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
 def test_impossible_requests(name: str, clients: int, options: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        p.partition(name, TARGETS, clients, SeedTree(0), **options)  # type: ignore[arg-type]
+        p.partition(name, DATA, clients, SeedTree(0), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("targets", [TARGETS.astype(np.float32), TARGETS.reshape(2, 500)])
 def test_targets_must_be_integers_in_a_row(targets: np.ndarray) -> None:
     with pytest.raises(InvalidInputError, match="integers of shape"):
         p.iid(targets, 2, SeedTree(0))
+
+
+def test_quantity_sizes_follow_the_power_law() -> None:
+    sizes = sorted((len(part) for part in p.quantity(TARGETS, 4, SeedTree(0), exponent=1.0)), reverse=True)
+    assert np.allclose(np.array(sizes) / 1000, np.array([12, 6, 4, 3]) / 25, atol=2e-3)
+    assert {len(part) for part in p.quantity(TARGETS, 4, SeedTree(0), exponent=0.0)} == {250}
+    steep = [len(part) for part in p.quantity(TARGETS, 20, SeedTree(0), exponent=6.0, minimum=7)]
+    assert min(steep) == 7
+
+
+def test_quantity_leaves_the_classes_alone() -> None:
+    parts = p.quantity(TARGETS, 4, SeedTree(0), exponent=1.0)
+    for part in parts:
+        share = np.bincount(TARGETS[part], minlength=10) / len(part)
+        assert abs(share - 0.1).max() < 0.09
+
+
+def test_features_differ_in_their_main_direction_and_classes_do_not() -> None:
+    inputs = INPUTS * np.array([9, 1, 1, 1], np.float32)
+    parts = p.features(inputs, 10, SeedTree(0), alpha=0.1)
+    means = np.array([inputs[part].mean(axis=0) for part in parts])
+    assert means[:, 0].std() > 4
+    assert means[:, 1:].std(axis=0).max() < 0.5
+    even = np.array([inputs[part].mean(axis=0) for part in p.features(inputs, 10, SeedTree(0), alpha=1e6)])
+    assert even[:, 0].std() < 1.5
+
+
+def test_natural_groups_stay_whole_and_sizes_are_even() -> None:
+    groups = np.repeat(np.arange(7), [100, 5, 40, 40, 30, 30, 55])
+    parts = p.natural(groups, 3)
+    assert all(len(set(groups[part]) & set(groups[other])) == 0 for part, other in pairwise(parts))
+    assert sorted(len(part) for part in parts) == [90, 100, 110]
+    with pytest.raises(ConfigurationError, match="7 groups, too few for 8"):
+        p.natural(groups, 8)
+    with pytest.raises(ConfigurationError, match="no groups of its own"):
+        p.partition("natural", Dataset(INPUTS, TARGETS, 10, "made"), 3, SeedTree(0))
+
+
+def test_vertical_divides_the_columns() -> None:
+    parts = p.vertical(30, 4, SeedTree(0))
+    assert sorted(np.concatenate(parts).tolist()) == list(range(30))
+    assert {len(part) for part in parts} == {7, 8}
+    assert all(np.all(np.diff(part) > 0) for part in parts)
+    with pytest.raises(ConfigurationError, match="30 columns"):
+        p.vertical(30, 31, SeedTree(0))

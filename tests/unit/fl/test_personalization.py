@@ -216,12 +216,14 @@ def test_a_head_is_kept_only_when_the_client_was_counted() -> None:
 
 
 def test_held_out_rows_are_never_trained_on() -> None:
-    kept, held = hold_out([np.arange(10), np.arange(10, 12)], 0.3, SeedTree(0))
+    targets = np.array([0] * 7 + [1] * 2 + [2] + [0, 1])
+    kept, held = hold_out([np.arange(10), np.arange(10, 12)], targets, 0.3, SeedTree(0))
     assert [len(rows) for rows in held] == [3, 1]
     assert sorted(np.concatenate([*kept, *held])) == list(range(12))
     assert all((np.diff(rows) > 0).all() for rows in (*kept, *held))
+    assert np.bincount(targets[held[0]], minlength=3).tolist() == [2, 1, 0]  # the only example of a class is trained on
     with pytest.raises(ConfigurationError, match="client 1 has a single example"):
-        hold_out([np.arange(1)], 0.3, SeedTree(0))
+        hold_out([np.arange(1)], targets, 0.3, SeedTree(0))
 
 
 def test_a_report_without_held_out_examples_is_refused(tuned: FedAvg) -> None:
