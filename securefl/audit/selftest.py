@@ -35,6 +35,7 @@ _CHECKS: Final = {
     "transport": "securefl.audit.checks.transport",
     "shells": "securefl.audit.checks.shells",
     "compression": "securefl.audit.checks.compression",
+    "ckks-sum": "securefl.audit.checks.ckks",
     "ckks-threshold": "securefl.audit.checks.ckks_threshold",
     "dp": "securefl.audit.checks.dp",
 }

@@ -60,11 +60,14 @@ class Key:
 class KeyRing:
     """The key holder's keys: the present one, replaced before it is spent. It never prints.
 
-    ``decryptions``: ciphertexts per key; default, and at most, what the parameter set allows.
+    ``decryptions``: ciphertexts per key; default, and at most, what the parameter set allows. ``key``: the first one;
+    made when it is needed otherwise.
     Raises :class:`~securefl.errors.MissingExtraError` without TenSEAL.
     """
 
-    def __init__(self, parameters: ParameterSet, model: KeyModel, *, decryptions: int | None = None) -> None:
+    def __init__(
+        self, parameters: ParameterSet, model: KeyModel, *, decryptions: int | None = None, key: Key | None = None
+    ) -> None:
         self.cap = parameters.decryptions if decryptions is None else decryptions
         if not 1 <= self.cap <= parameters.decryptions:
             raise ConfigurationError(
@@ -72,7 +75,7 @@ class KeyRing:
             )
         self.parameters = parameters
         self.model = model
-        self._key: Key | None = None
+        self._key = key
         self._reserved = 0
         self._allotted: tuple[bytes, Key] | None = None
 

@@ -183,7 +183,7 @@ def test_flooding_drowns_the_noise_that_the_key_would_show(monkeypatch):
             cast.server.receive(cast.vector(me))
         cast.holder.receive(cast.sum_frame())
     quiet, drowned = (
-        np.abs(cipher.centered(rows[1], 4503599627124737)).astype(float) for rows in seen
+        np.abs(cipher.centered(rows[1], 4503599627124737)[:166]).astype(float) for rows in seen
     )  # modulo the second prime the message is 0: what is left is noise
     assert quiet.max() < 2**13
     assert np.median(drowned) > 2**40
