@@ -42,7 +42,12 @@ def pack_residues(rows: Residues, primes: Sequence[int], out: memoryview) -> Non
                 top = (row >> np.uint64(shift)).astype(np.uint8)
                 plane: NDArray[np.uint8] = top[::2] | (top[1::2] << 4)
             else:
-                plane = (row >> np.uint64(shift)).astype(kind).view(np.uint8)
+                plane = (
+                    np.ascontiguousarray(row, dtype="<u8")
+                    .view(kind)[shift // width :: 64 // width]
+                    .copy()
+                    .view(np.uint8)
+                )
             out[at : at + plane.nbytes] = plane.data
             at += plane.nbytes
     if at != out.nbytes:
@@ -55,7 +60,7 @@ def unpack_residues(data: Buffer, primes: Sequence[int], degree: int, count: int
     Raises :class:`DecodeError` for another length and for residues of a prime or above.
     """
     count = degree if count is None else count
-    rows, at = np.zeros((len(primes), degree), dtype=np.uint64), 0
+    rows, at = np.zeros((len(primes), degree), dtype="<u8"), 0
     view = memoryview(data)
     if view.nbytes != sum(count * prime.bit_length() // 8 for prime in primes):
         raise DecodeError(f"{view.nbytes} bytes are no polynomial of this parameter set")
@@ -64,11 +69,12 @@ def unpack_residues(data: Buffer, primes: Sequence[int], degree: int, count: int
         for shift, width, kind in _planes(prime.bit_length()):
             size = count * width // 8
             plane = np.frombuffer(view[at : at + size], dtype=kind)
-            if width == _HALF_BYTE:
-                row[::2] |= (plane & 15).astype(np.uint64) << np.uint64(shift)
-                row[1::2] |= (plane >> 4).astype(np.uint64) << np.uint64(shift)
+            if width == _HALF_BYTE:  # the upper half of its byte is zero: only planes of whole bytes stand below
+                target = row.view(np.uint8)[shift // 8 :: 8]
+                target[::2] = plane & 15
+                target[1::2] = plane >> 4
             else:
-                row |= plane.astype(np.uint64) << np.uint64(shift)
+                row.view(kind)[shift // width :: 64 // width] = plane
             at += size
         if int(row.max()) >= prime:
             raise DecodeError("a residue is not below its prime")

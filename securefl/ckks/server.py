@@ -135,8 +135,10 @@ class Server(Machine):
         self._check("fail")
         if self.state is State.DECRYPT:
             return self._fail(ProtocolError("the key holder did not answer: no sum was released, repeat the round"))
+        if self._key_id is None:
+            return self._fail(ProtocolError("the key holder announced no key: nothing could be encrypted"))
         left, needed = len(self._answered), self._params.threshold
-        if left < needed or self._key_id is None or self._total is None:
+        if left < needed or self._total is None:
             return self._fail(TooFewClientsError(f"{left} clients are left; the threshold is {needed}"))
         self._advance("close")
         self._survivors = tuple(sorted(self._answered))
