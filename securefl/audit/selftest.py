@@ -38,6 +38,7 @@ _CHECKS: Final = {
     "mpc": "securefl.audit.checks.mpc",
     "split": "securefl.audit.checks.split",
     "compression": "securefl.audit.checks.compression",
+    "ckks-sum": "securefl.audit.checks.ckks",
     "ckks-threshold": "securefl.audit.checks.ckks_threshold",
     "dp": "securefl.audit.checks.dp",
 }

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.ckks import backend
-from securefl.ckks.messages import EncryptedInput
-from securefl.ckks.params import ParameterSet, Params
+from securefl.ckks.messages import EncryptedInput, ciphertext_places
+from securefl.ckks.params import KeyModel, ParameterSet, Params
 from securefl.ckks.residues import pack_residues, unpack_residues
 from securefl.ckks.ring import Multiplier, Residues, add_into, centered, lift, noise, normal, scaled, uniform
 from securefl.errors import ConfigurationError
@@ -35,8 +35,11 @@ class Cipher(Protocol):
 
     seed: bytes
 
-    def write(self, at: int, coefficients: NDArray[np.int64], out: memoryview) -> None:
-        """Write ciphertext ``at`` of the centred ``coefficients`` (int64[N]) to ``out``."""
+    def write(self, at: int, coefficients: NDArray[np.int64], first: memoryview, second: memoryview) -> None:
+        """Write ciphertext ``at`` of the centred ``coefficients`` (int64[N]): c0 to ``first``, c1 to ``second``.
+
+        ``first`` has room for the coefficients in use; ``second`` is empty where c1 is not sent.
+        """
         ...
 
 
@@ -60,13 +63,13 @@ class PublicCipher:
         self._params = params
         self._encryptor = backend.engine(params.parameters).encryptor(public)
 
-    def write(self, at: int, coefficients: NDArray[np.int64], out: memoryview) -> None:
+    def write(self, at: int, coefficients: NDArray[np.int64], first: memoryview, second: memoryview) -> None:
         c0, c1 = self._encryptor.zero()
-        c0 = c0.copy()
-        _add_message(c0, coefficients, self._params)
-        primes, half = self._params.parameters.primes, self._params.parameters.polynomial_bytes
-        pack_residues(c0, primes, out[:half])
-        pack_residues(c1, primes, out[half:])
+        primes, used = self._params.parameters.primes, self._params.used(at)
+        c0 = c0[:, :used].copy()
+        _add_message(c0, coefficients[:used], self._params)
+        pack_residues(c0, primes, first)
+        pack_residues(c1, primes, second)
 
 
 class SharedCipher:
@@ -77,7 +80,7 @@ class SharedCipher:
         self._secret = entropy.token(32)
         self._params, self._me, self._multiplier = params, me, multiplier
 
-    def write(self, at: int, coefficients: NDArray[np.int64], out: memoryview) -> None:
+    def write(self, at: int, coefficients: NDArray[np.int64], first: memoryview, second: memoryview) -> None:
         params = self._params
         degree, primes = params.parameters.degree, params.parameters.primes
         c1 = uniform_half(params, self._me, self.seed, at)
@@ -87,7 +90,7 @@ class SharedCipher:
         for row, half, prime in zip(c0, c1, primes, strict=True):
             row[:] = lift(small - self._multiplier.times(half, prime).view(np.int64), prime)
         _add_message(c0, coefficients, params)
-        pack_residues(c0, primes, out)
+        pack_residues(c0[:, : params.used(at)], primes, first)
 
     def __repr__(self) -> str:
         return "<SharedCipher>"
@@ -110,12 +113,12 @@ def uniform_half(params: Params, sender: ClientId, seed: bytes, at: int) -> Resi
 
 def encrypt(params: Params, cipher: Cipher, values: IntegerVector) -> bytearray:
     """The C ciphertexts of a client's checked ``values``, in wire form."""
-    size, degree = EncryptedInput.ciphertext_bytes(params), params.parameters.degree
-    out = bytearray(params.ciphertexts * size)
+    degree, out = params.parameters.degree, bytearray(EncryptedInput.ciphertext_bytes(params))
     view = memoryview(out)
-    for at in range(params.ciphertexts):
+    whole = params.key_model is KeyModel.KEY_HOLDER
+    for at, (first, second) in enumerate(ciphertext_places(params, whole=whole)):
         coefficients = params.lattice.encode(values, at * degree, (at + 1) * degree)
-        cipher.write(at, coefficients, view[at * size : (at + 1) * size])
+        cipher.write(at, coefficients, view[first], view[second])
     return out
 
 
@@ -134,26 +137,25 @@ def open_sum(
     """
     chosen, values = params.parameters, np.empty(params.dimension, dtype=np.uint64)
     flood = _Flood(params, entropy) if params.flooded else None
-    size = 2 * chosen.polynomial_bytes
+    places = ciphertext_places(params, whole=True)
     for start in range(0, params.ciphertexts, _BATCH):
         batch = range(start, min(start + _BATCH, params.ciphertexts))
-        parts = [_read(chosen, ciphertexts[at * size : (at + 1) * size]) for at in batch]
+        parts = [_read(params, at, ciphertexts[places[at][0]], ciphertexts[places[at][1]]) for at in batch]
         phase = _phases(chosen, multiplier, parts)
         if start == 0 and (backend.engine(chosen).decrypt(secret, np.stack(parts[0])) != phase[0]).any():
             raise ConfigurationError("SEAL's decryption and exact arithmetic differ on this machine: nothing was used")
         for at, row in zip(batch, phase, strict=True):
             if flood is not None:
                 flood.add(row, at)
-            params.lattice.decode(_divided(row, chosen.primes), count, at * chosen.degree, values)
+            sent = _divided(row, chosen.primes)[: params.used(at)]
+            params.lattice.decode(sent, count, at * chosen.degree, values)
     return values
 
 
-def _read(chosen: ParameterSet, data: memoryview) -> tuple[Residues, Residues]:
-    half = chosen.polynomial_bytes
-    return (
-        unpack_residues(data[:half], chosen.primes, chosen.degree),
-        unpack_residues(data[half:], chosen.primes, chosen.degree),
-    )
+def _read(params: Params, at: int, first: memoryview, second: memoryview) -> tuple[Residues, Residues]:
+    """(c0, c1) of ciphertext ``at``; the coefficients of c0 that were not sent are zero."""
+    primes, degree = params.parameters.primes, params.parameters.degree
+    return unpack_residues(first, primes, degree, params.used(at)), unpack_residues(second, primes, degree)
 
 
 def _phases(chosen: ParameterSet, multiplier: Multiplier, parts: Sequence[tuple[Residues, Residues]]) -> Residues:

@@ -9,7 +9,7 @@ from securefl.ckks.cipher import open_sum
 from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.keys import KeyRing
 from securefl.ckks.messages import Abort, EncryptedSum, Kind, Result, open_signed, seal_signed
-from securefl.ckks.params import KEY_HOLDER, KeyModel, Params, Release
+from securefl.ckks.params import KEY_HOLDER, Guard, KeyModel, Params, Release
 from securefl.errors import AuthenticationError, DecodeError, LocalProtocolError, ProtocolError
 from securefl.machine import Aborted, Completed, Event, Machine, Send, SumResult, TransitionTable
 from securefl.primitives.entropy import Entropy, SystemEntropy
@@ -40,7 +40,8 @@ class KeyHolder(Machine):
 
     ``ring``: its keys, which outlive sessions. ``directory``: must hold the server's public signing key. It releases
     exact integers to the aggregator, or keeps them (``Release.KEY_HOLDER``: its own ``Completed`` has the sum). It
-    opens nothing for fewer survivors than the threshold, and nothing a second time.
+    opens nothing for fewer survivors than the threshold, and nothing a second time. ``guard``: runs an opening once by
+    itself beforehand (``transport.confined``).
     """
 
     TRANSITIONS = KEY_HOLDER_TRANSITIONS
@@ -54,8 +55,10 @@ class KeyHolder(Machine):
         directory: Directory,
         *,
         entropy: Entropy | None = None,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__()
+        self._guard = guard
         self._params, self._identity, self._directory = params, identity, directory
         self._cap, self._key = ring.cap, ring.key_for(params)
         self._entropy = entropy or SystemEntropy()
@@ -96,13 +99,19 @@ class KeyHolder(Machine):
         except ProtocolError as error:
             return self._fail(Abort.KEY_SPENT, error)
         try:
-            values = open_sum(params, self._key.secret, self._key.multiplier, message.ciphertexts, count, self._entropy)
+            if self._guard is not None:
+                self._guard(lambda: self._open(message))
+            values = self._open(message)
         except DecodeError as error:
             return self._fail(Abort.NOT_A_SUM, error)
         self._advance(kind.name)
         if params.release is Release.KEY_HOLDER:
             return [self._send(Kind.RECEIPT, SERVER, b""), Completed(SumResult(values, message.survivors))]
         return [self._send(Kind.RESULT, SERVER, Result(values).encode()), Completed()]
+
+    def _open(self, message: EncryptedSum) -> IntegerVector:
+        key, count = self._key, len(message.survivors)
+        return open_sum(self._params, key.secret, key.multiplier, message.ciphertexts, count, self._entropy)
 
     def _fail(self, reason: int, error: Exception) -> Sequence[Event]:
         self._advance("fail")

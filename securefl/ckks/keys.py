@@ -6,6 +6,8 @@ ring makes a new one. Secret keys are never written anywhere: a new process star
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,9 @@ from securefl.errors import ConfigurationError, ProtocolError
 from securefl.primitives.kdf import Label, tuple_hash
 
 __all__ = ["Key", "KeyRing", "key_id_of"]
+
+#: Sessions that may be under way at a time; the oldest is forgotten, and its roles keep their key.
+_SESSIONS: Final = 256
 
 
 def key_id_of(parameters: ParameterSet, model: KeyModel, public: bytes | bytearray | memoryview) -> bytes:
@@ -60,11 +65,14 @@ class Key:
 class KeyRing:
     """The key holder's keys: the present one, replaced before it is spent. It never prints.
 
-    ``decryptions``: ciphertexts per key; default, and at most, what the parameter set allows.
+    ``decryptions``: ciphertexts per key; default, and at most, what the parameter set allows. ``key``: the first one;
+    made when it is needed otherwise.
     Raises :class:`~securefl.errors.MissingExtraError` without TenSEAL.
     """
 
-    def __init__(self, parameters: ParameterSet, model: KeyModel, *, decryptions: int | None = None) -> None:
+    def __init__(
+        self, parameters: ParameterSet, model: KeyModel, *, decryptions: int | None = None, key: Key | None = None
+    ) -> None:
         self.cap = parameters.decryptions if decryptions is None else decryptions
         if not 1 <= self.cap <= parameters.decryptions:
             raise ConfigurationError(
@@ -72,17 +80,17 @@ class KeyRing:
             )
         self.parameters = parameters
         self.model = model
-        self._key: Key | None = None
+        self._key = key
         self._reserved = 0
-        self._allotted: tuple[bytes, Key] | None = None
+        self._allotted: dict[bytes, Key] = {}
 
     def key_for(self, params: Params) -> Key:
         """The key of a session: always the same one for the same session. A key without room for it is replaced.
 
         Raises :class:`ConfigurationError` for a vector of more ciphertexts than any key may open.
         """
-        if self._allotted is not None and self._allotted[0] == params.context_hash:
-            return self._allotted[1]
+        if params.context_hash in self._allotted:
+            return self._allotted[params.context_hash]
         if params.parameters != self.parameters or params.key_model is not self.model:
             raise ConfigurationError("the session is for another parameter set or key model than the keys")
         needed = params.ciphertexts
@@ -92,7 +100,9 @@ class KeyRing:
             self.rotate()
         assert self._key is not None  # noqa: S101 - just made
         self._reserved += needed
-        self._allotted = (params.context_hash, self._key)
+        while len(self._allotted) >= _SESSIONS:
+            del self._allotted[next(iter(self._allotted))]
+        self._allotted[params.context_hash] = self._key
         return self._key
 
     def rotate(self) -> None:

@@ -139,8 +139,11 @@ class Lattice:
         or is not a sum of honest ones.
         """
         shift = self.scale.bit_length() - 1
-        points = (noisy + (self.scale >> 1)) >> shift
-        if int(np.abs(noisy - (points << shift)).max(initial=0)) > self.bound:
+        middle = self.scale >> 1
+        moved = noisy + middle
+        points = moved >> shift
+        moved &= self.scale - 1  # distance from the lattice, plus the middle
+        if moved.size and not middle - self.bound <= int(moved.min()) <= int(moved.max()) <= middle + self.bound:
             raise DecodeError("a decrypted sum lies off the lattice: wrong key, or a ciphertext is not a sum of ours")
         for run in self.runs:
             low, high = max(start, run.first), min(start + points.size, run.first + run.coefficients)
@@ -161,12 +164,27 @@ class Lattice:
         if exact:
             first = 0
         rest -= first * sum(base**digit for digit in range(run.digits))
+        if exact:  # nothing is negative: unsigned division is faster
+            self._read_exact(run, rest.view(np.uint64), count, low, out)
+            return
         for digit in range(run.digits):
             higher = rest // base
             piece = rest - higher * base
             target = self._piece(run, out, digit, low, low + points.size)
             np.add(piece[: target.size], first, out=target.view(np.int64))
-            if exact and target.size and int(target.max()) > count * max_value:
+            rest = higher
+
+    def _read_exact(self, run: _Run, rest: IntegerVector, count: int, low: int, out: IntegerVector) -> None:
+        base, largest, high = np.uint64(run.base), count * run.segment.max_value, low + rest.size
+        for digit in range(run.digits):
+            target = self._piece(run, out, digit, low, high)
+            if digit + 1 < run.digits:
+                higher = rest // base
+                rest -= higher * base
+            else:
+                higher = rest
+            target[:] = rest[: target.size]
+            if target.size and int(target.max()) > largest:
                 raise DecodeError(f"a digit of a decrypted sum is no sum of {count} clients")
             rest = higher
 

@@ -1,7 +1,8 @@
 """The messages of the CKKS sum: one frozen dataclass each, with its length. SPEC: protocols/ckks-sum/SPEC.md §6.
 
-Legend: P bytes of a polynomial, C ciphertexts of a client, m survivors, d integers. Lengths are of the body without
-its signature (64 bytes, at the end of every body); a frame adds 72 bytes (wire SPEC §2).
+Legend: C ciphertexts of a client, V bytes of their first polynomials (coefficients in use) and W of both polynomials,
+m survivors, d integers. Lengths are of the body without its signature (64 bytes, at the end of every body); a frame
+adds 72 bytes (wire SPEC §2).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
     "PublicKey",
     "Receipt",
     "Result",
+    "ciphertext_places",
     "open_signed",
     "seal_signed",
 ]
@@ -111,9 +113,20 @@ class KeyNotice:
         return cls(bytes(body))
 
 
+def ciphertext_places(params: Params, *, whole: bool) -> list[tuple[slice, slice]]:
+    """Where (c0, c1) of each ciphertext stand among the bytes of all; c1 is empty unless ``whole``. SPEC §6.2."""
+    second = params.parameters.polynomial_bytes if whole else 0
+    places, at = [], 0
+    for number in range(params.ciphertexts):
+        middle = at + params.first_bytes(number)
+        places.append((slice(at, middle), slice(middle, middle + second)))
+        at = middle + second
+    return places
+
+
 @dataclass(frozen=True, slots=True)
 class EncryptedInput:
-    """Client → server. 32 + 2CP bytes under ``key_holder``, 64 + CP under ``shared_key``. SPEC §6.6.
+    """Client → server. 32 + W bytes under ``key_holder``, 64 + V under ``shared_key``. SPEC §6.6.
 
     ``seed``: of the uniform halves, under ``shared_key``. ``ciphertexts``: C times (c0, c1), or C times c0.
     """
@@ -123,17 +136,16 @@ class EncryptedInput:
     ciphertexts: memoryview = field(repr=False)
 
     @staticmethod
-    def ciphertext_bytes(params: Params) -> int:
-        polynomials = 2 if params.key_model is KeyModel.KEY_HOLDER else 1
-        return polynomials * params.parameters.polynomial_bytes
-
-    @classmethod
-    def seed_bytes(cls, params: Params) -> int:
+    def seed_bytes(params: Params) -> int:
         return 0 if params.key_model is KeyModel.KEY_HOLDER else SEED_BYTES
+
+    @staticmethod
+    def ciphertext_bytes(params: Params) -> int:
+        return params.vector_bytes(whole=params.key_model is KeyModel.KEY_HOLDER)
 
     @classmethod
     def length(cls, params: Params) -> int:
-        return KEY_ID_BYTES + cls.seed_bytes(params) + params.ciphertexts * cls.ciphertext_bytes(params)
+        return KEY_ID_BYTES + cls.seed_bytes(params) + cls.ciphertext_bytes(params)
 
     @classmethod
     def decode(cls, body: Buffer, params: Params) -> EncryptedInput:
@@ -144,7 +156,7 @@ class EncryptedInput:
 
 @dataclass(frozen=True, slots=True)
 class EncryptedSum:
-    """Server → key holder. 36 + 4m + 2CP bytes. SPEC §6.7."""
+    """Server → key holder. 36 + 4m + W bytes. SPEC §6.7."""
 
     key_id: bytes
     survivors: tuple[ClientId, ...]
@@ -159,11 +171,7 @@ class EncryptedSum:
 
     @staticmethod
     def limit(params: Params) -> int:
-        return KEY_ID_BYTES + 4 + 4 * len(params.clients) + EncryptedSum.ciphertext_bytes(params)
-
-    @staticmethod
-    def ciphertext_bytes(params: Params) -> int:
-        return 2 * params.ciphertexts * params.parameters.polynomial_bytes
+        return KEY_ID_BYTES + 4 + 4 * len(params.clients) + params.vector_bytes(whole=True)
 
     @classmethod
     def decode(cls, body: Buffer, params: Params) -> EncryptedSum:
@@ -174,7 +182,7 @@ class EncryptedSum:
             raise DecodeError("the list of survivors is not ascending, or repeats one")
         if any(i not in params for i in ids):
             raise DecodeError("the list of survivors names a client that was not invited")
-        ciphertexts = reader.raw(cls.ciphertext_bytes(params))
+        ciphertexts = reader.raw(params.vector_bytes(whole=True))
         reader.end()
         return cls(key_id, tuple(PartyId(i) for i in ids), ciphertexts)
 

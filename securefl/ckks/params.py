@@ -7,10 +7,11 @@ Legend: N degree, q moduli, n clients, V variance proxy of sub-Gaussian noise, s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Final
+from typing import Final, TypeAlias
 
 from securefl.ckks.lattice import Lattice
 from securefl.ckks.ring import NOISE_LIMIT
@@ -26,6 +27,7 @@ __all__ = [
     "PARAMETER_SETS",
     "PROTOCOL",
     "Flooding",
+    "Guard",
     "KeyModel",
     "ParameterSet",
     "Params",
@@ -41,6 +43,10 @@ KEY_HOLDER: Final = PartyId(2**32 - 1)
 FAILURE_BITS: Final = 128
 #: The largest a sample of Box and Muller's method with 53-bit uniforms can be, in standard deviations.
 _LARGEST_NORMAL: Final = math.sqrt(2 * 53 * math.log(2))
+
+
+#: Runs a step that reads another party's bytes, by itself, and raises what that raised, or that it did not end well.
+Guard: TypeAlias = Callable[[Callable[[], object]], None]
 
 
 class KeyModel(Enum):
@@ -280,6 +286,20 @@ class Params:
     def ciphertexts(self) -> int:
         """Ciphertexts per client."""
         return -(-self.lattice.coefficients // self.parameters.degree)
+
+    def used(self, at: int) -> int:
+        """Coefficients of ciphertext ``at`` that carry values, made even: what is sent of its c0. SPEC §6.2."""
+        left = self.lattice.coefficients - at * self.parameters.degree
+        return min(self.parameters.degree, left + left % 2)
+
+    def first_bytes(self, at: int) -> int:
+        """Bytes of c0 of ciphertext ``at`` on the wire; c1 is always sent whole."""
+        return self.used(at) * sum(self.parameters.prime_bits) // 8
+
+    def vector_bytes(self, *, whole: bool) -> int:
+        """Bytes of all ciphertexts: both polynomials, or c0 alone."""
+        first = (self.ciphertexts - 1) * self.parameters.polynomial_bytes + self.first_bytes(self.ciphertexts - 1)
+        return first + (self.ciphertexts * self.parameters.polynomial_bytes if whole else 0)
 
     @cached_property
     def multiplier(self) -> int:

@@ -9,7 +9,7 @@ from securefl.ckks.client import Client
 from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.key_holder import KeyHolder
 from securefl.ckks.keys import KeyRing
-from securefl.ckks.params import KEY_HOLDER, KeyModel, ParameterSet, Params, Release, parameter_set
+from securefl.ckks.params import KEY_HOLDER, Guard, KeyModel, ParameterSet, Params, Release, parameter_set
 from securefl.ckks.server import Server
 from securefl.errors import ConfigurationError
 from securefl.machine import ClientRole, RoundContext
@@ -27,6 +27,8 @@ class CKKSSum:
     ``n4096-q60``, with flooding ``n8192-q112``. ``release``: to whom the sum goes. ``decryptions``: ciphertexts a key
     may open.
 
+    ``guard``: reads foreign ciphertexts once in a process with limits before they are used (``transport.confined``).
+
     In a deployment each party makes its own role (:class:`Client`, :class:`Server`, :class:`KeyHolder`) from its own
     identity, a directory of the others' public keys and, the key holder only, a :class:`KeyRing`.
 
@@ -43,8 +45,10 @@ class CKKSSum:
         release: Release = Release.AGGREGATOR,
         decryptions: int | None = None,
         entropy: Entropy | None = None,
+        guard: Guard | None = None,
     ) -> None:
         backend.require()
+        self._guard = guard
         chosen = parameter_set(parameters) if parameters else self.default_parameters(flooding)
         if flooding and chosen.flooding is None and release is Release.AGGREGATOR:
             chosen.flood_deviation(key_model, 2)  # raises: it has none
@@ -86,12 +90,18 @@ class CKKSSum:
         return Client(params, me, self._identity(me), self.directory(context), shared=shared, entropy=self._entropy)
 
     def server(self, context: RoundContext) -> Server:
-        return Server(self.params(context), self._identity(SERVER), self.directory(context))
+        identity, directory = self._identity(SERVER), self.directory(context)
+        return Server(self.params(context), identity, directory, guard=self._guard)
 
     def others(self, context: RoundContext) -> Mapping[PartyId, ClientRole]:
         params = self.params(context)
         holder = KeyHolder(
-            params, self.ring, self._identity(KEY_HOLDER), self.directory(context), entropy=self._entropy
+            params,
+            self.ring,
+            self._identity(KEY_HOLDER),
+            self.directory(context),
+            entropy=self._entropy,
+            guard=self._guard,
         )
         return {KEY_HOLDER: holder}
 

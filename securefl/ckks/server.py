@@ -20,10 +20,11 @@ from securefl.ckks.messages import (
     Kind,
     Receipt,
     Result,
+    ciphertext_places,
     open_signed,
     seal_signed,
 )
-from securefl.ckks.params import KEY_HOLDER, KeyModel, Params, Release
+from securefl.ckks.params import KEY_HOLDER, Guard, KeyModel, Params, Release
 from securefl.ckks.residues import pack_residues, unpack_residues
 from securefl.ckks.ring import Residues, add_into
 from securefl.errors import (
@@ -70,7 +71,8 @@ SERVER_TRANSITIONS: TransitionTable = {
 class Server(Machine):
     """The aggregator in one session: :meth:`start`, :meth:`receive` frames, :meth:`close_round` when time is up.
 
-    ``directory``: public signing keys of the clients and the key holder. ``identity``: the server's own.
+    ``directory``: public signing keys of the clients and the key holder. ``identity``: the server's own. ``guard``:
+    runs the reading of a vector once by itself beforehand (``transport.confined``).
     The first ``close_round`` sends the sum of what arrived to the key holder; the answer ends the session, and a second
     ``close_round`` without one aborts it. It can add ciphertexts and read none: no key enters this class.
     """
@@ -78,9 +80,9 @@ class Server(Machine):
     TRANSITIONS = SERVER_TRANSITIONS
     INITIAL = State.NEW
 
-    def __init__(self, params: Params, identity: Identity, directory: Directory) -> None:
+    def __init__(self, params: Params, identity: Identity, directory: Directory, *, guard: Guard | None = None) -> None:
         super().__init__()
-        self._params, self._identity, self._directory = params, identity, directory
+        self._params, self._identity, self._directory, self._guard = params, identity, directory, guard
         self._key_id: bytes | None = None
         self._total: Residues | None = None  # uint64[ciphertexts, 2, primes, N]
         self._answered: dict[ClientId, bytes] = {}
@@ -133,8 +135,10 @@ class Server(Machine):
         self._check("fail")
         if self.state is State.DECRYPT:
             return self._fail(ProtocolError("the key holder did not answer: no sum was released, repeat the round"))
+        if self._key_id is None:
+            return self._fail(ProtocolError("the key holder announced no key: nothing could be encrypted"))
         left, needed = len(self._answered), self._params.threshold
-        if left < needed or self._key_id is None or self._total is None:
+        if left < needed or self._total is None:
             return self._fail(TooFewClientsError(f"{left} clients are left; the threshold is {needed}"))
         self._advance("close")
         self._survivors = tuple(sorted(self._answered))
@@ -184,6 +188,8 @@ class Server(Machine):
         message = EncryptedInput.decode(body, self._params)
         if message.key_id != self._key_id:
             raise FaultyClientError(f"client {sender} encrypted under another key than this session's", [sender])
+        if self._guard is not None:
+            self._guard(lambda: self._read_all(sender, message))
         self._add(sender, message)
         self._answered[sender] = signature
         self._advance(Kind.ENCRYPTED_INPUT.name)
@@ -204,17 +210,20 @@ class Server(Machine):
                 self._add_one(done, [(primes - half) % primes for half in self._halves(sender, message, done)])
             raise FaultyClientError(f"client {sender} signed a vector that is none: {error}", [sender]) from None
 
+    def _read_all(self, sender: ClientId, message: EncryptedInput) -> None:
+        for at in range(self._params.ciphertexts):
+            self._halves(sender, message, at)
+
     def _halves(self, sender: ClientId, message: EncryptedInput, at: int) -> list[Residues]:
         """(c0, c1) of ciphertext ``at``: each uint64[primes, N]. Raises :class:`DecodeError`."""
         params, chosen = self._params, self._params.parameters
-        size, polynomial = EncryptedInput.ciphertext_bytes(params), chosen.polynomial_bytes
-        piece = message.ciphertexts[at * size : (at + 1) * size]
-        parts = [
-            unpack_residues(piece[start : start + polynomial], chosen.primes, chosen.degree)
-            for start in range(0, size, polynomial)
-        ]
-        if params.key_model is KeyModel.SHARED_KEY:
+        shared = params.key_model is KeyModel.SHARED_KEY
+        first, second = ciphertext_places(params, whole=not shared)[at]
+        parts = [unpack_residues(message.ciphertexts[first], chosen.primes, chosen.degree, params.used(at))]
+        if shared:
             parts.append(uniform_half(params, sender, message.seed, at))
+        else:
+            parts.append(unpack_residues(message.ciphertexts[second], chosen.primes, chosen.degree))
         return parts
 
     def _add_one(self, at: int, halves: Sequence[Residues]) -> None:
@@ -227,13 +236,12 @@ class Server(Machine):
 
     def _packed(self) -> bytearray:
         assert self._total is not None  # noqa: S101 - checked by the caller
-        chosen, at = self._params.parameters, 0
-        out = bytearray(EncryptedSum.ciphertext_bytes(self._params))
+        primes, out = self._params.parameters.primes, bytearray(self._params.vector_bytes(whole=True))
         view = memoryview(out)
-        for ciphertext in self._total:
-            for half in ciphertext:
-                pack_residues(half, chosen.primes, view[at : at + chosen.polynomial_bytes])
-                at += chosen.polynomial_bytes
+        for at, (first, second) in enumerate(ciphertext_places(self._params, whole=True)):
+            c0, c1 = self._total[at]
+            pack_residues(c0[:, : self._params.used(at)], primes, view[first])
+            pack_residues(c1, primes, view[second])
         return out
 
     def _end(self, kind: Kind, body: memoryview) -> Sequence[Event]:

@@ -192,7 +192,8 @@ class View:
         if sender != self.client or recipient != SERVER:
             return
         if self._frames_left == 0:
-            words = np.frombuffer(frame, dtype="<u8", offset=HEADER_BYTES, count=self._lanes.words)
+            carried = (memoryview(frame).nbytes - HEADER_BYTES) // 8  # a ciphertext may be shorter than packed words
+            words = np.frombuffer(frame, dtype="<u8", offset=HEADER_BYTES, count=min(self._lanes.words, carried))
             self._received = _lane_values(self._lanes, words)
         self._frames_left -= 1
 
@@ -200,7 +201,7 @@ class View:
         """``None`` when the client dropped out before its vector."""
         if self.sent is None or self._received is None:
             return None
-        sent = self.sent[: self._lanes.dimension]
+        sent = self.sent[: min(self._lanes.dimension, self._received.size)]
         return ServerView(self.client, sent, self._received, _base(self._lanes) - 1)
 
 

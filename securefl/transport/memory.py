@@ -45,6 +45,7 @@ class Outcome:
 
     ``uploaded``, ``downloaded``: bytes of frames a client sent or was sent. ``vector_bytes``: of the upload, the
     frame that carries the vector. ``other_bytes``: what the server and key holders or computing parties exchanged.
+    ``kept``: sums that stayed with another party than the server, such as a key holder.
     """
 
     result: SumResult | None = None
@@ -55,11 +56,14 @@ class Outcome:
     downloaded: Counter[PartyId] = field(default_factory=Counter)
     vector_bytes: Counter[PartyId] = field(default_factory=Counter)
     other_bytes: int = 0
+    kept: dict[PartyId, SumResult] = field(default_factory=dict)
 
     def unwrap(self) -> SumResult:
         """The result. Raises the session's error when there is none."""
         if self.result is not None:
             return self.result
+        if self.error is None and self.kept:
+            raise LocalProtocolError(f"the sum stays with party {min(self.kept)}: it is in the outcome's kept")
         raise self.error if self.error is not None else LocalProtocolError("the session did not end")
 
 
@@ -144,6 +148,8 @@ class _Session:
             self._take(party, lambda: self._parties[party].provide(self._input_of(party)))
         elif party == SERVER and isinstance(event, Completed):
             self._outcome.result, self._over = event.result, True
+        elif isinstance(event, Completed) and event.result is not None:
+            self._outcome.kept[party] = event.result
         elif party == SERVER and isinstance(event, Aborted):
             self._outcome.error, self._outcome.blamed, self._over = event.reason, event.blamed, True
 

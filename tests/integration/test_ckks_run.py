@@ -92,6 +92,17 @@ def test_the_plan_states_the_bytes_that_a_run_sends(tmp_path):
         assert result.records[-1].download_bytes_per_client == made.download["ckks"]
 
 
+def test_a_ciphertext_shorter_than_packed_words_still_has_its_picture(tmp_path):
+    sections = {"data": {"clients": 64}, "training": {"rounds": 1}, "compression": {"chain": []}}
+    protection = {"method": "ckks", "key_model": "shared_key", "value_bits": 18}
+    ran, result, failed = _run(tmp_path, protection=protection, **sections)
+    assert failed == [None]
+    record, words = result.records[-1], 8 * (ran.parameters + 1) // 2
+    assert record.vector_bytes_per_client < words + 72
+    assert result.server_view is not None
+    assert result.server_view.sent.size == result.server_view.received.size
+
+
 def test_secure_sum_takes_ckks_and_gives_plains_integers():
     rng = np.random.default_rng(0)
     inputs = {name: rng.normal(0, 0.3, (20, 7)).clip(-1, 1) for name in "abcd"}
