@@ -303,6 +303,21 @@ def test_tiers_are_refused() -> None:
         ThresholdSum().server(context)
 
 
+@pytest.mark.parametrize("parties", [(3, 7), (2, 3, 7)], ids=["without me", "with one that left"])
+def test_a_joint_key_of_the_wrong_parties_is_refused(parties: tuple[int, ...]) -> None:
+    table = Table()
+    if len(parties) == 3:  # an attempt of 2 and 7: client 3 is gone
+        table.until(Kind.SUM)
+        table.answer()
+        table.to_server.pop(1)
+        table.exchange()
+    table.until(Kind.JOINT_KEY)
+    frame = table.to_clients[2]
+    body = b"".join(i.to_bytes(4, "big") for i in (len(parties), *parties)) + bytes(32 * 8192)
+    with pytest.raises(FaultyServerError, match="leaves this client out, or names one"):
+        table.clients[2].receive(seal_frame(PROTOCOL, Kind.JOINT_KEY, frame[24:56], 0, 2, body))
+
+
 @pytest.mark.parametrize(
     ("body", "error"),
     [
