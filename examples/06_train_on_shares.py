@@ -9,7 +9,7 @@ from securefl import mpc
 from securefl.fl.data import load
 from securefl.fl.seeds import SeedTree
 
-EPOCHS, BATCH = 3, 64
+EPOCHS, BATCH = 1, 64
 
 
 def network() -> nn.Sequential:
