@@ -31,13 +31,13 @@ from securefl.mpc.shared import Shared
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PrivateTest", "private_test"]
+__all__ = ["CorrectCount", "private_test"]
 
 _LEAST = Fraction(1, 1024)
 
 
 @dataclass(frozen=True, slots=True)
-class PrivateTest:
+class CorrectCount:
     """``correct``: the opened count, with its noise. ``examples``: over how many, which is public.
 
     ``noise_stddev``: of the count, all servers together. ``event``: what the opening released, for a ledger, with the
@@ -61,7 +61,7 @@ def private_test(
     *,
     noise_multiplier: float | None = None,
     input_range: float = 16.0,
-) -> PrivateTest:
+) -> CorrectCount:
     """Count the right answers of ``model`` over every client's (inputs, class numbers), on shares.
 
     ``noise_multiplier``: σ of the discrete Gaussian noise that *each* server adds; one example changes the count by at
@@ -104,11 +104,11 @@ def private_test(
     if correct is None:  # pragma: no cover - a server has the count
         raise InvalidInputError("the servers gave no count")
     if variance is None:
-        return PrivateTest(correct, len(labels))
+        return CorrectCount(correct, len(labels))
     event = DiscreteGaussian(
         l2_sensitivity=1.0, variance=float(variance), dimension=1, statistical_distance=2.0**LOG2_DISTANCE
     )
-    return PrivateTest(correct, len(labels), float(2 * variance) ** 0.5, event)
+    return CorrectCount(correct, len(labels), float(2 * variance) ** 0.5, event)
 
 
 def _classes(model: nn.Module, row: NDArray[np.floating]) -> int:
