@@ -16,6 +16,7 @@ SHOWS = {
     "02_dropouts_and_blame.py": "client 2 returns wrong shares: sum 111110 is exact, suspects (2,)",
     "03_private_fedavg.py": "the same model with and without masks",
     "04_your_own_transport.py": "survivors: 1 2 3 5 | their sum is exact",
+    "05_weak_devices.py": "the edge trains 4,650 of 7,770 parameters",
 }
 
 
