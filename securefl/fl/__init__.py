@@ -9,6 +9,8 @@
     training     one client's local training, evaluation [torch]
     workload     model, data and who holds which rows [torch]
     engine       who trains the clients of a round: one after the other [torch]
+    stacked, schedule, stacked_optimizer   another: many small clients at once [torch]
+    engine_choice   which of the two [torch]
     algorithms   what a client computes, and what of it enters the sum: FedAvg, FedProx [torch]
     scaffold     SCAFFOLD, its control variates inside the protected sum [torch]
     local_head   FedPer: a last layer of each client's own [torch]
@@ -25,6 +27,10 @@
     aggregators  the aggregator of a simulated run, under any protection
     robust_mean  the same under rules on shares that bear poisoned updates
     counting     how many answers of a model are right on clients' data, and nothing else [torch]
+    slices, tiers   parts of a model that unequal clients hold, and who holds which [torch]
+    tiered_engine, tiered   their training and their protected sum, shell by shell [torch]
+    gan, balancing   a federated conditional GAN for classes that clients lack [torch]
+    decomposition   a model trained part by part [torch]
     budget       a run's privacy budget and its ledger
     privacy      user-level privacy: the mechanism of each round and its charge
     example_privacy, dpsgd   example-level privacy: DP-SGD at each client [torch]

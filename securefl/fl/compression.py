@@ -75,6 +75,8 @@ def aggregator_of(
         protection.method, protection.suite, key_model=protection.key_model, flooding=protection.flooding
     )
     if config.tiers is not None:
+        if shadow:
+            raise ConfigurationError("--shadow is not for [tiers]: the plain mean differs shell by shell")
         if tiers is None:
             raise ConfigurationError("[tiers] needs the run's model: give the plan of its tiers")
         return TieredAggregator(
@@ -86,7 +88,6 @@ def aggregator_of(
             max_weight,
             dropouts=dropouts,
             record_view=record_view,
-            shadow=shadow,
         )
     if not chosen.chain:
         return ProtectedAggregator(

@@ -95,7 +95,7 @@ class StackedEngine:
         """See :class:`~securefl.fl.engine.Engine`.
 
         Raises :class:`~securefl.errors.InvalidInputError` for a client without examples and for training that is no
-        longer finite, :class:`~securefl.errors.ConfigurationError` for settings that only the sequential engine takes.
+        longer finite, :class:`~securefl.errors.ConfigurationError` for what only the sequential engine trains.
         """
         if settings.dpsgd is not None:
             raise ConfigurationError('example-level privacy trains one client at a time: engine = "sequential"')
@@ -108,6 +108,7 @@ class StackedEngine:
             return {}
         if any(task.trainable is not None for task in tasks):  # layers that stay: rare, and once in a run
             return SequentialEngine(self.module, self.dataset).train(round, tasks, settings)
+        _refuse_what_mixes(self.module)
         load_tensors(self.module, tasks[0].start)
         self.module.train()
         size = self.group
@@ -116,8 +117,22 @@ class StackedEngine:
         ordered = sorted(tasks, key=lambda task: (-steps_of(task, settings), task.client))
         results: dict[ClientId, LocalResult] = {}
         for start in range(0, len(ordered), size):
-            results.update(_Group(self.module, self.dataset, ordered[start : start + size], settings).train(round))
+            try:
+                results.update(_Group(self.module, self.dataset, ordered[start : start + size], settings).train(round))
+            except RuntimeError as error:  # what torch says when a forward cannot be vmapped
+                raise ConfigurationError(
+                    f'the stacked engine cannot train this model ({str(error).splitlines()[0]}): engine = "sequential"'
+                ) from error
         return {task.client: results[task.client] for task in tasks}
+
+
+def _refuse_what_mixes(module: nn.Module) -> None:
+    """Padding would change what a layer that mixes examples computes; dropout could not draw what it draws alone."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)):
+            raise ConfigurationError(
+                f'the layer {name!r} ({type(layer).__name__}) mixes examples or draws at random: engine = "sequential"'
+            )
 
 
 class _Group:

@@ -19,7 +19,7 @@ from securefl.encoding.compressor import Scale
 from securefl.encoding.layout import Layout
 from securefl.encoding.quantize import FixedPoint, Quantized
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
-from securefl.fl.aggregators import Dropouts, View, relative_error, require_cohort, threshold_of
+from securefl.fl.aggregators import Dropouts, View, require_cohort, threshold_of
 from securefl.fl.interfaces import Aggregate, Contribution
 from securefl.fl.tiers import TierPlan
 from securefl.machine import Protection, RoundContext, Shells, SumResult
@@ -121,7 +121,6 @@ class TieredAggregator:
     max_weight: int
     dropouts: Dropouts | None = None
     record_view: bool = False
-    shadow: bool = False
     session: bytes = field(default_factory=lambda: os.urandom(16))
 
     def __post_init__(self) -> None:
@@ -167,7 +166,6 @@ class TieredAggregator:
             download_bytes=dict(outcome.downloaded),
             clipped_fraction=clipped / max(1, values),
             server_view=view.done() if view is not None else None,
-            relative_error=relative_error(mean, contributions, result.survivors) if self.shadow else None,
         )
 
     def contexts(
@@ -184,6 +182,12 @@ class TieredAggregator:
     def _set_up(
         self, round: int, model_hash: bytes, tensors: Tensors, clients: tuple[ClientId, ...]
     ) -> tuple[ShellCoder, RoundContext]:
+        # what everybody holds is opened or the round fails, also in a small sampled cohort
+        threshold = max(threshold_of(self.threshold, len(clients)), self.minimum_holders)
+        if threshold > len(clients):
+            raise TooFewClientsError(
+                f"{len(clients)} clients were sampled; nothing is opened over fewer than {threshold}"
+            )
         coder = ShellCoder(Layout.of(tensors), self.plan.positions(round), self.grid, self.max_weight)
         tiers = tuple(self.plan.tiers[client] for client in clients)
         return coder, RoundContext(
@@ -192,7 +196,7 @@ class TieredAggregator:
             clients=clients,
             dimension=sum(coder.sizes),
             max_value=self.grid.max_value,
-            threshold=threshold_of(self.threshold, len(clients)),
+            threshold=threshold,
             model_hash=model_hash,
             encoding=coder.encoding,
             shells=Shells(coder.sizes, tiers, self.minimum_holders),

@@ -20,6 +20,7 @@ SHOWS = {
     "06_train_on_shares.py": "in the clear",
     "07_robust_aggregation.py": "poisoned updates were dropped or outvoted, and no update was read",
     "08_embed_in_another_system.py": "survivors: 1 2 3 5 | dropped: {4: 'did not answer in time'}",
+    "09_weak_devices.py": "the edge trains 4,650 of 7,770 parameters",
 }
 
 

@@ -182,6 +182,28 @@ def test_what_cannot_be_stacked() -> None:
     assert StackedEngine(module, DATA).train(1, [], SETTINGS["sgd"]) == {}
 
 
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(4, track_running_stats=False), nn.Dropout1d()])
+def test_layers_that_mix_examples_or_draw_are_refused_even_when_asked_for(layer: nn.Module) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), layer)
+    with pytest.raises(ConfigurationError, match="sequential"):
+        StackedEngine(module, DATA).train(1, _tasks(models.tensors_of(module)), SETTINGS["sgd"])
+
+
+def test_a_forward_that_looks_at_its_values_is_refused_by_name() -> None:
+    class Peeking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(64, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scores: torch.Tensor = self.linear(x.flatten(1))
+            return -scores if scores.sum() > 0 else scores
+
+    module = Peeking()
+    with pytest.raises(ConfigurationError, match="cannot train this model"):
+        StackedEngine(module, DATA).train(1, _tasks(models.tensors_of(module)), SETTINGS["sgd"])
+
+
 def test_only_layers_that_treat_examples_alone_are_stacked_by_default() -> None:
     class Own(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

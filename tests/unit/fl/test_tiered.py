@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from securefl.encoding.quantize import FixedPoint
-from securefl.errors import ConfigurationError, InvalidInputError
+from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
 from securefl.fl import models
+from securefl.fl.compression import aggregator_of
 from securefl.fl.config import Config, parse
 from securefl.fl.data import Dataset, from_arrays
 from securefl.fl.engine import LocalTask
@@ -112,7 +113,7 @@ def test_evaluation_of_slices() -> None:
 
 
 def _aggregator(protection: Protection, plan: TierPlan | None = None, minimum: int = 2) -> TieredAggregator:
-    return TieredAggregator(protection, 5, plan or _plan(), minimum, FixedPoint(1.0, 16), 64, shadow=False)
+    return TieredAggregator(protection, 5, plan or _plan(), minimum, FixedPoint(1.0, 16), 64)
 
 
 def _contributions(plan: TierPlan, clients: list[ClientId] | None = None) -> dict[ClientId, Contribution]:
@@ -182,8 +183,12 @@ def test_what_cannot_be_summed() -> None:
     masked = protection_named("masked", "x25519")
     with pytest.raises(ConfigurationError, match="max_weight"):
         TieredAggregator(masked, 5, plan, 2, FixedPoint(1.0, 4), 64).check(START, list(TIERS))
-    with pytest.raises(ConfigurationError, match="more than the threshold"):
-        _aggregator(masked, plan, minimum=6).check(START, list(TIERS))
+    for name in ("masked", "plain"):  # what everybody holds opens, or nothing does
+        few = {client: _contributions(plan)[client] for client in list(TIERS)[:5]}
+        with pytest.raises(TooFewClientsError, match="fewer than 6"):
+            _aggregator(protection_named(name, "x25519"), plan, minimum=6).aggregate(1, bytes(32), few)
+    with pytest.raises(ConfigurationError, match="--shadow"):
+        aggregator_of(parse({"tiers": {}, "protection": {"method": "plain"}}), 64, shadow=True, tiers=plan)
     wrong = {**_contributions(plan), ClientId(3): Contribution(START, 65, bytes(32))}
     with pytest.raises(InvalidInputError, match="client 3, round 1: a weight"):
         _aggregator(masked, plan).aggregate(1, bytes(32), wrong)

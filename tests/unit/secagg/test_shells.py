@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from securefl.machine import ClientRole, RoundContext, Segment, ServerRole, Shel
 from securefl.plain import PlainSum
 from securefl.primitives.kem import Suite
 from securefl.secagg import Client, MaskedSum, Params, Server
-from securefl.secagg.messages import Kind, MaskedInput, UnmaskShares
+from securefl.secagg.messages import AdvertiseKeys, EncryptedShares, Kind, MaskedInput, Roster, UnmaskShares
 from securefl.secagg.params import PROTOCOL
 from securefl.transport.memory import Faults, Outcome, run_session
 from securefl.types import SERVER, ClientId, IntegerVector, PartyId
@@ -271,6 +272,43 @@ def test_parties_that_disagree_on_a_tier_refuse_each_other() -> None:
     outcome = run_session(Disagreeing(Suite.X25519), CONTEXT, given_values)
     assert 7 not in outcome.unwrap().survivors
     assert outcome.unwrap().values.tolist() == expected(outcome.unwrap().survivors)[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(list(Kind)), st.binary(max_size=400), st.sampled_from(IDS))
+def test_bodies_of_any_bytes_are_refused_by_name(kind: Kind, body: bytes, client: PartyId) -> None:
+    params = Params.of(CONTEXT, Suite.X25519)
+    tier = params.tier(client)
+    decoders = {
+        Kind.ADVERTISE_KEYS: lambda: AdvertiseKeys.decode(body, params, tier),
+        Kind.ROSTER: lambda: Roster.decode(body, params),
+        Kind.SHARE_KEYS: lambda: EncryptedShares.decode(body, params, owner=client, owner_sends=True),
+        Kind.DELIVER_SHARES: lambda: EncryptedShares.decode(body, params, owner=client, owner_sends=False),
+        Kind.MASKED_INPUT: lambda: MaskedInput.decode(body, params, tier),
+        Kind.UNMASK_SHARES: lambda: UnmaskShares.decode(body, params),
+    }
+    if kind in decoders:
+        with contextlib.suppress(DecodeError):  # any other error fails the test
+            decoders[kind]()
+
+
+def test_messages_of_every_tier_come_back() -> None:
+    params = Params.of(CONTEXT, Suite.X25519)
+    server, clients = Server(params), {client: Client(params, client) for client in IDS}
+    server.start()
+    for client, role in clients.items():
+        (event,) = role.start()
+        body = bytes(event.frame)[HEADER_BYTES:-16]
+        assert len(body) == AdvertiseKeys.length(params, TIERS[client])
+        assert AdvertiseKeys.decode(body, params, TIERS[client]).encode() == body
+        with pytest.raises(DecodeError):
+            AdvertiseKeys.decode(body, params, TIERS[client] % 3 + 1)
+        server.receive(event.frame)
+    (first, *_) = server.close_round()
+    roster = bytes(first.frame)[HEADER_BYTES:-16]
+    assert Roster.decode(roster, params).encode() == roster
+    shares = bytes(clients[IDS[0]].receive(first.frame)[0].frame)[HEADER_BYTES:-16]
+    assert EncryptedShares.decode(shares, params, owner=IDS[0], owner_sends=True).encode() == shares
 
 
 def test_roles_are_the_usual_ones() -> None:
