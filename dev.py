@@ -37,7 +37,7 @@ ENGINES = {
     ),
     "nvflare": ([], ["nvflare==2.9.0"], ["tests/integrations/test_nvflare.py"]),
 }
-ENGINE_TESTS_NEED = ["pydantic", "pytest", "pytest-xdist", "scikit-learn", "tenseal"]
+ENGINE_TESTS_NEED = ["pydantic", "pytest", "pytest-xdist", "scikit-learn"]
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
