@@ -15,6 +15,11 @@
     scaffold     SCAFFOLD, its control variates inside the protected sum [torch]
     local_head   FedPer: a last layer of each client's own [torch]
     personalization    fine-tuning, interpolation, Ditto [torch]
+    local_metrics      the training loss inside the protected vector [torch]
+    stragglers   clients that do a part of their steps, simulated [torch]
+    augmentation images varied while training [torch]
+    bundled      synthetic transactions, text that comes with Python
+    tracking     metrics.jsonl, TensorBoard, MLflow
     evaluation   the shared model on the test set, the clients' own on what they held out [torch]
     learning     from a configuration to these parts [torch]
     server_optimizer   the server's step: averaging, momentum, Adam, Yogi

@@ -51,14 +51,15 @@ from securefl.fl.interfaces import (
     ServerView,
     Stateful,
 )
-from securefl.fl.learning import algorithm_of, cohort_of, personalizer_of, server_of, stragglers_of
+from securefl.fl.learning import algorithm_of, cohort_of, loss_of, personalizer_of, server_of, stragglers_of
 from securefl.fl.local_head import LocalHead
+from securefl.fl.local_metrics import MaskedLoss
 from securefl.fl.personalization import Personalizer, Site
 from securefl.fl.seeds import SeedTree
 from securefl.fl.server_optimizer import AveragingServer, ServerOptimizer
 from securefl.fl.stragglers import Stragglers
 from securefl.fl.tiered_engine import TieredEngine
-from securefl.fl.training import Evaluation, LocalTraining, check_fits, torch_threads
+from securefl.fl.training import Evaluation, LocalResult, LocalTraining, check_fits, torch_threads
 from securefl.fl.workload import Workload, check, local_training
 from securefl.types import ClientId, Tensors
 
@@ -102,6 +103,7 @@ class FedAvg:
         engine: Engine | EngineName = "auto",
         personalizer: Personalizer | None = None,
         stragglers: Stragglers | None = None,
+        loss: MaskedLoss | None = None,
         checkpoint: Path | None = None,
         config_digest: str = "",
         threads: int = 1,
@@ -120,6 +122,8 @@ class FedAvg:
         self.algorithm = Averaging() if algorithm is None else algorithm
         self.personalizer = personalizer
         self.stragglers = stragglers
+        self.loss = loss
+        self._metrics: dict[str, float] | None = None
         self.checkpoint = checkpoint
         self.config_digest = config_digest
         self.threads = threads
@@ -165,6 +169,7 @@ class FedAvg:
             algorithm=algorithm_of(config, workload, settings),
             personalizer=personalizer_of(config),
             stragglers=stragglers_of(config),
+            loss=loss_of(config, workload),
             engine=config.training.engine if tiers is None else TieredEngine(tiers, workload.train),
             checkpoint=checkpoint,
             config_digest=config.with_overrides(rounds=1).digest(),  # so that a run may be made longer
@@ -193,6 +198,7 @@ class FedAvg:
             "algorithm": self.algorithm.describe(),
             "personalizer": self.personalizer.describe() if self.personalizer is not None else None,
             "engine": type(self.engine).__name__,  # the last bits depend on it
+            "loss": dataclasses.asdict(self.loss) if self.loss is not None else None,
             "stragglers": dataclasses.asdict(self.stragglers) if self.stragglers is not None else None,
             "threads": self.threads,
             "pruning": dataclasses.asdict(self.pruning.schedule) if self.pruning is not None else None,
@@ -306,6 +312,7 @@ class FedAvg:
             aggregate_error=aggregate.relative_error if aggregate else None,
             privacy=aggregate.privacy if aggregate else None,
             balanced_accuracy=self._evaluation.balanced_accuracy,
+            metrics=self._metrics if aggregate else None,
         )
 
     def _begin(self, round: int) -> None:
@@ -335,7 +342,7 @@ class FedAvg:
         results = self.engine.train(round, tasks, self.settings)
         return {
             client: Contribution(
-                self.algorithm.sent(results[client], client),
+                self._sent(results[client], client),
                 results[client].weight,
                 self._seeds.child("client", client, "round", round, "rounding").bytes(32),
             )
@@ -369,11 +376,22 @@ class FedAvg:
                 str(part.describe()["name"]), own, self._tensors if self.personalizer is not None else None
             )
 
+    def sends(self, tensors: Tensors) -> Tensors:
+        """Arrays with the names, order and shapes of what a client sends, for the model ``tensors``."""
+        given = self.algorithm.sends(tensors)
+        return given if self.loss is None else self.loss.sends(given)
+
+    def _sent(self, result: LocalResult, client: ClientId) -> Tensors:
+        given = self.algorithm.sent(result, client)
+        return given if self.loss is None else self.loss.sent(given, result)
+
     def _apply(self, aggregate: Aggregate) -> None:
-        expected = self.algorithm.sends(self._tensors)
+        expected = self.sends(self._tensors)
         given = aggregate.mean
         if list(given) != list(expected) or any(given[k].shape != v.shape for k, v in expected.items()):
             raise InvalidInputError("the aggregator's mean does not have the model's tensors")
+        if self.loss is not None:
+            given, self._metrics = self.loss.received(given)
         mean = self.algorithm.received(given, aggregate.survivors)
         self._tensors = self.server.step(self._tensors, mean)
         self._hash = models.model_hash(self._tensors)

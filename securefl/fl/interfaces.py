@@ -177,10 +177,11 @@ class Stateful(Protocol):
 class RoundRecord:
     """One round as the simulation saw it.
 
-    ``accuracy``, ``test_loss``: of the global model after the round, on the held-out test set. Training losses are
-    absent on purpose: a client's loss is a statement about its data and does not leave it in the clear.
+    ``accuracy``, ``test_loss``: of the global model after the round, on the held-out test set. A client's
+    training loss is a statement about its data and does not leave it in the clear: see ``metrics``.
     ``survivors``: ascending ids, empty when the round failed; ``failed``: then the reason, otherwise ``None``.
     The byte figures are means over the clients that sent anything, ``None`` when the round failed.
+    ``metrics``: weighted means of the survivors' own figures, summed under protection; ``None`` where none are asked.
     ``balanced_accuracy``: the mean of the classes' own accuracies on the same test set.
     ``privacy``: what was spent after the round, ``None`` without differential privacy and when the round failed.
     ``seconds``: wall clock for training, aggregation and evaluation; the one field that is not reproducible.
@@ -203,6 +204,7 @@ class RoundRecord:
     aggregate_error: float | None = None
     privacy: RoundPrivacy | None = None
     balanced_accuracy: float | None = None
+    metrics: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from securefl.fl.algorithms import Averaging, LocalAlgorithm
 from securefl.fl.cohort import Cohort
 from securefl.fl.local_head import LocalHead
+from securefl.fl.local_metrics import MaskedLoss
 from securefl.fl.models import head_of, tensors_of
 from securefl.fl.personalization import Ditto, FineTune, Interpolate, Personalizer
 from securefl.fl.scaffold import Scaffold
@@ -20,7 +22,7 @@ from securefl.fl.workload import Workload
 if TYPE_CHECKING:
     from securefl.fl.config import Config, TrainingConfig
 
-__all__ = ["algorithm_of", "cohort_of", "personalizer_of", "server_of", "stragglers_of", "tiers_of"]
+__all__ = ["algorithm_of", "cohort_of", "loss_of", "personalizer_of", "server_of", "stragglers_of", "tiers_of"]
 
 
 def server_of(chosen: TrainingConfig) -> ServerOptimizer:
@@ -85,3 +87,10 @@ def stragglers_of(config: Config) -> Stragglers | None:
     """Who is slow, in a simulation."""
     chosen = config.faults
     return Stragglers(chosen.stragglers, chosen.straggler_work) if chosen.stragglers else None
+
+
+def loss_of(config: Config, workload: Workload) -> MaskedLoss | None:
+    """The training loss inside the protected vector: up to four times that of guessing."""
+    if not config.training.train_loss:
+        return None
+    return MaskedLoss(4 * math.log(workload.train.classes), config.protection.clip_range)

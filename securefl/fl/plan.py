@@ -21,7 +21,7 @@ from securefl.encoding.weights import WeightFormat
 from securefl.errors import ConfigurationError
 from securefl.fl.compression import aggregator_of, compression_of, pruning_of
 from securefl.fl.config import Config
-from securefl.fl.learning import algorithm_of
+from securefl.fl.learning import algorithm_of, loss_of
 from securefl.fl.models import tensors_of
 from securefl.fl.private_run import privacy_of
 from securefl.fl.protections import THRESHOLD, key_model_named, suite_named
@@ -97,6 +97,9 @@ def plan(config: Config) -> RunPlan:
     aggregator = aggregator_of(config, max_weight, privacy=privacy, pruning=pruning)
     clients = tuple(sorted(workload.weights))
     sent = algorithm_of(config, workload, training).sends(tensors)
+    loss = loss_of(config, workload)
+    if loss is not None:
+        sent = loss.sends(sent)
     aggregator.check(sent, clients)
     first = aggregator.contexts(sent, clients, None)
     later = aggregator.contexts(sent, clients, Scale(1.0, _typical_sum(len(clients))))

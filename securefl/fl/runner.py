@@ -141,7 +141,7 @@ class Run:
             pruning=pruning,
             tiers=self._tiers,
         )
-        sent = self._fedavg.algorithm.sends(tensors_of(workload.model))
+        sent = self._fedavg.sends(tensors_of(workload.model))
         aggregator.check(sent, list(workload.weights))
         self.rounds_done = self._fedavg.resume() if resume else 0
         ledger = _ledger_file(out, resume=resume)

@@ -34,6 +34,7 @@ def figures(record: RoundRecord) -> dict[str, float]:
     found = {name: getattr(record, name) for name in _FIGURES}
     found["survivors"] = len(record.survivors)
     found["epsilon"] = None if record.privacy is None else record.privacy.epsilon
+    found |= record.metrics or {}
     return {name: float(value) for name, value in found.items() if value is not None}
 
 

@@ -120,6 +120,16 @@ class Config(Section):
                 raise ValueError("DP-SGD accounts for every step of a client: [faults] stragglers does not go with it")
             if chosen.algorithm == "scaffold":
                 raise ValueError("scaffold sends twice the values, which noise is not sized for: not with [privacy]")
+        if chosen.train_loss:
+            if self.privacy is not None:
+                raise ValueError(
+                    "train_loss would be one more release, which [privacy] does not account for: remove it"
+                )
+            if self.tiers is not None or set(self.compression.chain) - {"fixed_point"}:
+                raise ValueError(
+                    "train_loss is one value among the update's, which coders and tiers would lose: set [compression] "
+                    "chain = [] and remove [tiers], or remove train_loss"
+                )
         if chosen.algorithm == "scaffold" and "pruned" in self.compression.chain:
             raise ValueError("scaffold needs every weight's control variate, which pruned takes away: one of them")
         if (self.model.name == "next-character") != (self.data.dataset == "text"):

@@ -114,6 +114,7 @@ class TrainingConfig(Section):
     server_tau: float = Field(default=0.001, gt=0)
     cohort_size: Annotated[int, Field(ge=1)] | None = None
     cohort_probability: Annotated[float, Field(gt=0, le=1)] | None = None
+    train_loss: bool = False
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
