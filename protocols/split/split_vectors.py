@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import struct
 from collections.abc import Iterator
 from typing import Any
 
 from split_ref import BITS, RINGS, Layer, Refused, answer, body, context_hash, decrypt, encrypt, noise, times, uniform
+from wire_ref import seal_frame
 
 RING = "n4096-q60"
 
 
 def files() -> dict[str, dict[str, Any]]:
-    return {"vectors/messages.json": messages(), "vectors/sizes.json": sizes(), "vectors/layer.json": layers()}
+    return {
+        "vectors/messages.json": messages(),
+        "vectors/session.json": sessions(),
+        "vectors/sizes.json": sizes(),
+        "vectors/layer.json": layers(),
+        "transcript.jsonl": transcript(),
+        "transcript.md": story(),
+    }
 
 
 def blocks() -> dict[str, str]:
@@ -67,6 +77,89 @@ def messages() -> dict[str, Any]:
             "loss are named, the message is expected to have them."
         ),
         "groups": [{"operation": "message", "params": CONTEXT, "tests": tests}],
+    }
+
+
+# ---- a session in mode plain, frame by frame
+
+WEIGHTS = [[0.5, -1.0], [2.0, 0.25]]
+BIAS = [0.125, -0.5]
+KINDS = {1: "SETUP", 2: "ACTIVATIONS", 5: "GRADIENT", 6: "WEIGHT_GRADIENT", 7: "OUTPUTS", 8: "INPUT_GRADIENT"}
+
+
+def rows(values: list[list[float]]) -> bytes:
+    return b"".join(struct.pack("<f", value) for row in values for value in row)
+
+
+def session() -> list[dict[str, Any]]:
+    """Two examples through z = W a + b, F = O = 2, and back; every number is exact in float32."""
+    context = context_hash(b"session", 3, "plain", 2, 2, 4, 0)
+    a, dz, released = [[1.0, 2.0], [-0.5, 4.0]], [[0.25, -0.25], [-1.0, 0.5]], [[0.75, 1.5, -0.75], [0.0, 1.5, 0.25]]
+    z = [
+        [sum(w * x for w, x in zip(ws, row, strict=True)) + b for ws, b in zip(WEIGHTS, BIAS, strict=True)] for row in a
+    ]
+    da = [[sum(WEIGHTS[o][f] * row[o] for o in range(2)) for f in range(2)] for row in dz]
+    bodies = [
+        (1, b""),
+        (2, body(1, 2, rows(a))),
+        (7, body(1, 2, rows(z))),
+        (5, body(1, 2, rows(dz))),
+        (8, body(1, 2, rows(da))),
+        (6, body(1, 2, rows(released))),
+    ]
+    frames = []
+    for kind, content in bodies:
+        sender, recipient = (0, 3) if kind in (7, 8) else (3, 0)
+        frame = seal_frame(6, kind, context, sender, recipient, content)
+        frames.append({"from": sender, "to": recipient, "kind": kind, "frame": frame.hex()})
+    return frames
+
+
+def transcript() -> str:
+    return "".join(json.dumps(entry) + "\n" for entry in session())
+
+
+def story() -> str:
+    what = {
+        1: "empty: the mode needs no key",
+        2: "activations of two examples, float32",
+        7: "outputs of the body: W a + b",
+        5: "gradient of the sum of the losses at the outputs",
+        8: "gradient at the activations: Wᵀ dz",
+        6: "a weight gradient that was clipped and noised, the bias last",
+    }
+    lines = [
+        "# One session of split learning, frame by frame",
+        "",
+        "<!-- made by protocols/generate.py: do not edit -->",
+        "",
+        f"Mode plain in the U shape, client 3, F = O = 2, W = {WEIGHTS}, b = {BIAS}; the weights do not move.",
+        "`transcript.jsonl` has the same frames in the same order, one to a line.",
+        "",
+        "| # | from | to | message | bytes | what is in it |",
+        "|---|---|---|---|---|---|",
+    ]
+    for at, entry in enumerate(session()):
+        names = ["server" if party == 0 else f"client {party}" for party in (entry["from"], entry["to"])]
+        size = len(entry["frame"]) // 2
+        lines.append(f"| {at} | {names[0]} | {names[1]} | {KINDS[entry['kind']]} | {size} | {what[entry['kind']]} |")
+    return "\n".join(lines) + "\n"
+
+
+def sessions() -> dict[str, Any]:
+    test = {
+        "id": "two-examples",
+        "comment": "forward, backward, and a released weight gradient",
+        "input": {"weights": WEIGHTS, "bias": BIAS},
+        "expected": {"frames": session()},
+    }
+    return {
+        "spec": "protocols/split/SPEC.md §4",
+        "description": (
+            "One session of params, mode plain: each role, given the frames that it receives, sends the others. The "
+            "body is z = W a + b; what the client provides stands in its frames."
+        ),
+        "groups": [{"operation": "session", "params": CONTEXT, "tests": [test]}],
     }
 
 

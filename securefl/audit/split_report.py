@@ -39,6 +39,7 @@ def build(run: FinishedSplitRun) -> dict[str, Any]:
         "epsilon": records[-1].epsilon,
         "delta": None if records[-1].epsilon is None else config.split.delta,
         "noise_multiplier": run.noise_multiplier,
+        "not_covered_by_epsilon": run.uncovered,
         "privacy_unit": None if records[-1].epsilon is None else "example",
         "leakage": None
         if figures is None

@@ -45,7 +45,7 @@ class FinishedSplitRun:
     """What a run left. ``protected_accuracy``: of test predictions that went the protected way.
 
     ``None`` under ``noise``, where each of them would be one more release about a test example. ``leakage``,
-    ``pictures``: ``None`` where they were not asked for.
+    ``pictures``: ``None`` where they were not asked for. ``uncovered``: see :attr:`SplitTraining.uncovered`.
     """
 
     config: Config
@@ -59,6 +59,7 @@ class FinishedSplitRun:
     leakage: LeakageFigures | None
     pictures: Reconstruction | None
     noise_multiplier: float | None
+    uncovered: str | None
     model_hash: str
     seconds: float
 
@@ -156,7 +157,7 @@ class SplitRun:
                 f"privacy: epsilon <= {s.epsilon:g} at delta = {s.delta:g} per example, noise multiplier "
                 f"{t.privacy.noise_multiplier:.3f}"
             )
-        return lines
+        return lines if t.uncovered is None else [*lines, t.uncovered]
 
     def rounds(self) -> Iterator[SplitRound]:
         """Run the rounds, one per iteration."""
@@ -189,6 +190,7 @@ class SplitRun:
             leakage=figures,
             pictures=pictures,
             noise_multiplier=None if training.privacy is None else training.privacy.noise_multiplier,
+            uncovered=training.uncovered,
             model_hash=model_hash(tensors_of(training.parts.body)).hex(),
             seconds=perf_counter() - self._started,
         )

@@ -170,6 +170,16 @@ class SplitTraining:
         ends = next(iter(self._members.values())).ends
         return any(parameter.requires_grad for parameter in ends.parameters())
 
+    @property
+    def uncovered(self) -> str | None:
+        """What the aggregator learns beside what ε is about, in words; ``None`` where there is nothing or no ε."""
+        if self.privacy is None or self._aggregator is None:
+            return None
+        return (
+            "epsilon covers the activations and gradients that are sent; the average of fronts and heads is opened to "
+            'the server exactly and is not covered: order = "sequential" hands them on sealed instead'
+        )
+
     # -- rounds
 
     def rounds(self) -> Iterator[SplitRound]:

@@ -49,6 +49,7 @@ def test_a_run_leaves_a_report_that_says_what_it_protects(tmp_path: Path, more: 
     assert report["statement"] in " ".join(out.split())
     assert ("no privacy against the server" in out) == (protect == "plain")
     assert (report["epsilon"] is not None) == (protect == "noise")
+    assert (report["not_covered_by_epsilon"] is not None) == (protect == "noise")
     assert (tmp_path / "out" / "ledger.sqlite").exists() == (protect == "noise")
     assert (report["leakage"]["reconstruction"] > 0.5) == (protect == "plain")
     page = (tmp_path / "out" / "report.html").read_text()

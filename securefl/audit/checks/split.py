@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +13,14 @@ from securefl.ckks.backend import KeyPair
 from securefl.ckks.linear import LinearClient, LinearLayer, LinearServer
 from securefl.ckks.params import parameter_set
 from securefl.ckks.ring import Multiplier, Residues, add_into, lift, noise, uniform
+from securefl.machine import Send
 from securefl.primitives.kem import PublicKey
+from securefl.split.client import SplitClient
+from securefl.split.engine import PayloadLimits, Rows, float32_bytes, float32_rows
 from securefl.split.messages import Batch, SplitContext, decode_batch, encode_batch
+from securefl.split.server import SplitServer
 from securefl.types import PartyId
+from securefl.wire import HEADER_BYTES, Buffer
 
 __all__ = ["CHECKS"]
 
@@ -38,17 +43,21 @@ def _draw(name: str, length: int) -> bytes:
     return hashlib.shake_256(b"protocols/split " + name.encode()).digest(length)
 
 
-def _message(case: Case) -> None:
-    params, given = case.params, case.input
-    context = SplitContext(
+def _context(params: Mapping[str, Any], classes: int) -> SplitContext:
+    return SplitContext(
         bytes.fromhex(params["session"]),
         PartyId(params["client"]),
         params["mode"],
         params["activations"],
         params["outputs"],
         params["max_batch"],
-        given["classes"],
+        classes,
     )
+
+
+def _message(case: Case) -> None:
+    params, given = case.params, case.input
+    context = _context(params, given["classes"])
     labelled, with_loss = "labels" in given, "loss" in given
     step = int(given["step"])
     if case.error is not None:
@@ -64,6 +73,58 @@ def _message(case: Case) -> None:
     expect("the payload", bytes(found.payload).hex(), given["payload"])
     expect("the loss", found.loss, loss)
     expect("the labels", None if found.labels is None else found.labels.tolist(), given.get("labels"))
+
+
+class _Affine:
+    """Both sides of mode plain around z = W a + b, in numpy."""
+
+    limits = PayloadLimits(0, 4 * 4 * 2, 4 * 4 * 2, 4 * 4 * 2, 4 * 4 * 2)
+
+    def __init__(self, weights: Rows, bias: Rows) -> None:
+        self._weights, self._bias = weights, bias
+
+    def setup(self, payload: Buffer = b"") -> bytes:
+        return b""
+
+    def activations(self, rows: Rows) -> bytes:
+        return float32_bytes(rows)
+
+    gradient = activations
+
+    def outputs(self, payload: Buffer, batch: int) -> Rows:
+        return float32_rows(payload, batch, 2, "rows")
+
+    input_gradient = outputs
+
+    def forward(self, payload: Buffer, batch: int, *, train: bool) -> bytes:
+        return float32_bytes(self.outputs(payload, batch) @ self._weights.T + self._bias)
+
+    def backward(self, payload: Buffer, batch: int) -> bytes:
+        return float32_bytes(self.outputs(payload, batch) @ self._weights)
+
+
+def _session(case: Case) -> None:
+    given, frames = case.input, [bytes.fromhex(entry["frame"]) for entry in case.expected["frames"]]
+    engine: Any = _Affine(np.array(given["weights"], np.float32), np.array(given["bias"], np.float32))
+    context = _context(case.params, 0)
+    client, server = SplitClient(context, engine), SplitServer(context, engine)
+
+    def rows(at: int, width: int) -> Rows:
+        return np.frombuffer(frames[at][HEADER_BYTES + 12 : -16], "<f4").reshape(-1, width).astype(np.float32)
+
+    def sent(events: Sequence[Any]) -> str:
+        return next(bytes(event.frame).hex() for event in events if isinstance(event, Send))
+
+    expect("SETUP", sent(client.start()), frames[0].hex())
+    server.receive(frames[0])
+    expect("ACTIVATIONS", sent(client.forward(rows(1, 2))), frames[1].hex())
+    expect("OUTPUTS", sent(server.receive(frames[1])), frames[2].hex())
+    client.receive(frames[2])
+    expect("GRADIENT", sent(client.backward(rows(3, 2))), frames[3].hex())
+    expect("INPUT_GRADIENT", sent(server.receive(frames[3])), frames[4].hex())
+    client.receive(frames[4])
+    expect("WEIGHT_GRADIENT", sent(client.release(rows(5, 3), 2)), frames[5].hex())
+    server.receive(frames[5])
 
 
 def _layer_of(given: Any, features: int, outputs: int) -> LinearLayer:
@@ -154,4 +215,4 @@ def _layer(case: Case) -> None:
     expect("the input's gradient", found, expected["input_gradient"])
 
 
-CHECKS: Final[dict[str, Check]] = {"message": _message, "sizes": _sizes, "layer": _layer}
+CHECKS: Final[dict[str, Check]] = {"message": _message, "session": _session, "sizes": _sizes, "layer": _layer}
