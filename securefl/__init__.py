@@ -11,6 +11,7 @@ The packages, lowest first (an import only goes down):
     wire, machine   strict frames; protocol machines without IO
     encoding        updates to integers and back
     secagg, plain   pairwise-masked sums; the unprotected sum they are compared with
+    mpc             three parties compute on shares; models run and train on them
     transport       carrying frames between roles
     fl              the pipeline, FedAvg, data and training
     integrations    inside Flower, NVFLARE and anything else
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from securefl import encoding as encoding
     from securefl import errors as errors
     from securefl import fl as fl
+    from securefl import mpc as mpc
     from securefl import secagg as secagg
     from securefl import transport as transport
     from securefl.fl.summation import Sum as Sum
@@ -39,9 +41,9 @@ __version__ = "0.1.0"
 
 #: Public name → the module that defines it; packages stand for themselves.
 _HOME = {"Sum": "securefl.fl.summation", "secure_sum": "securefl.fl.summation"}
-_PACKAGES = ("audit", "encoding", "errors", "fl", "secagg", "transport")
+_PACKAGES = ("audit", "encoding", "errors", "fl", "mpc", "secagg", "transport")
 
-__all__ = ["Sum", "__version__", "audit", "encoding", "errors", "fl", "secagg", "secure_sum", "transport"]
+__all__ = ["Sum", "__version__", "audit", "encoding", "errors", "fl", "mpc", "secagg", "secure_sum", "transport"]
 
 
 def __getattr__(name: str) -> Any:
