@@ -78,7 +78,7 @@ class Cluster:
             for name in PARTIES
         }
 
-    def connect(self, name="hospital", wait=60.0):
+    def connect(self, name="hospital", wait=180.0):
         return mpc.connect(self.path, name=name, wait=wait)
 
     def kill(self, name, how=signal.SIGKILL):
