@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from time import sleep
 from typing import Final
 
 from securefl.cluster.control import CLIENT, serve
@@ -102,17 +103,21 @@ def serve_party(
         waiting: list[Link] = []  # accepted, and not served yet
         done = 0
         while sessions is None or done < sessions:
-            mesh = join(
-                name,
-                roster.addresses,
-                credentials,
-                listener,
-                context=roster.context,
-                limit=_LIMIT,
-                timeout=roster.deadline,
-                wait=wait,
-                early=waiting,
-            )
+            try:
+                mesh = join(
+                    name,
+                    roster.addresses,
+                    credentials,
+                    listener,
+                    context=roster.context,
+                    limit=_LIMIT,
+                    timeout=roster.deadline,
+                    wait=wait,
+                    early=waiting,
+                )
+            except (PeerLostError, DeadlineError) as error:
+                missing = roster.names.index(error.party) if error.party in roster.names else None
+                raise LostPartyError(str(error), missing) from None
             wait = roster.deadline
             tell("all parties are here")
             desk = _Desk(roster, number, mesh, listener, waiting, tell)
@@ -163,6 +168,7 @@ class _Desk:
         except LostPartyError as error:
             if error.party == CLIENT or _CLIENT_GONE in str(error):
                 client.close()
+                sleep(_POLL_SECONDS)
                 self._look_around()  # the client may be gone because a party is
                 raise _ClientGoneError(f"{client.peer} is gone: {error}") from None
             raise
@@ -186,8 +192,7 @@ class _Desk:
         """Whether all parties are still there, between sessions. Raises what their end means for this one."""
         for number, party in self._parties.items():
             try:
-                if party.ready(0.0):  # nothing is due now but the end
-                    party.receive(0)
+                party.check()  # what it sent already is of the next session
             except PeerLostError as error:
                 if _CLIENT_GONE in str(error):
                     raise _ClientGoneError(str(error)) from None

@@ -78,7 +78,7 @@ class Cluster:
             for name in PARTIES
         }
 
-    def connect(self, name="hospital", wait=60.0):
+    def connect(self, name="hospital", wait=180.0):
         return mpc.connect(self.path, name=name, wait=wait)
 
     def kill(self, name, how=signal.SIGKILL):
@@ -175,13 +175,16 @@ def test_kill_9_of_a_party_ends_the_others_with_a_named_error(cluster, victim):
 
 
 @pytest.mark.slow
-def test_kill_9_while_nobody_asks_and_a_party_that_hangs(cluster):
+def test_kill_9_while_nobody_asks(cluster):
     with cluster.connect():
         pass
     cluster.kill("helper")
     for name in ("server-0", "server-1"):
         output, code = cluster.said(name, within=DEADLINE + 10)
-        assert (code, "error: LostPartyError: lost helper" in output) == (1, True)
+        last = output.splitlines()[-1]  # the first to notice tells the other
+        assert code == 1
+        assert "error: LostPartyError: " in last
+        assert "lost helper" in last
 
 
 @pytest.mark.slow

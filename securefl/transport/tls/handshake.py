@@ -87,7 +87,8 @@ def connect(
     """A link to the party named ``peer``, which listens at ``address`` and has let us in.
 
     ``context``: 32 bytes that both must have alike (a hash of the configuration, session …). ``wait``: seconds during
-    which a peer that does not listen yet is tried again. The handshake itself takes at most ``HANDSHAKE_SECONDS``.
+    which a peer that does not listen yet, or does not get on, is tried again. One attempt takes at most
+    ``HANDSHAKE_SECONDS``.
 
     Raises :class:`CertificateError` when either certificate is refused, :class:`AuthenticationError` when the peer
     knows us and does not let us in, :class:`PeerLostError` when nobody listens, :class:`DeadlineError` when the peer
@@ -96,19 +97,33 @@ def connect(
     check_name(peer)
     tls = credentials.context(server=False)
     until = monotonic() + wait
-    raw = None
-    while raw is None:
+    while True:
         try:
-            raw = socket.create_connection(address, timeout=HANDSHAKE_SECONDS)
-        except TimeoutError:
-            raise DeadlineError(f"{peer} at {_text(address)} does not answer", peer) from None
-        except socket.gaierror as error:
-            raise ConfigurationError(f"{peer} at {_text(address)}: {error.strerror}") from None
-        except OSError as error:
+            return _attempt(address, credentials, tls, peer, context, limit, timeout)
+        except (PeerLostError, DeadlineError):
             if monotonic() >= until:
-                raise PeerLostError(f"{peer} at {_text(address)} cannot be reached: {error.strerror}", peer) from None
+                raise
             time.sleep(_RETRY_SECONDS)
+
+
+def _attempt(
+    address: Address,
+    credentials: Credentials,
+    tls: ssl.SSLContext,
+    peer: str,
+    context: bytes,
+    limit: int,
+    timeout: float,
+) -> Link:
     deadline = monotonic() + HANDSHAKE_SECONDS
+    try:
+        raw = socket.create_connection(address, timeout=HANDSHAKE_SECONDS)
+    except TimeoutError:
+        raise DeadlineError(f"{peer} at {_text(address)} does not answer", peer) from None
+    except socket.gaierror as error:
+        raise ConfigurationError(f"{peer} at {_text(address)}: {error.strerror}") from None
+    except OSError as error:
+        raise PeerLostError(f"{peer} at {_text(address)} cannot be reached: {error.strerror}", peer) from None
     stream = Stream(raw, tls, peer)
     try:
         with _translated(peer, credentials):

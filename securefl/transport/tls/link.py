@@ -150,6 +150,12 @@ class Link:
                 self._wait(writing=False)
         return True
 
+    def check(self) -> None:
+        """Raise :class:`PeerLostError` if the peer is gone or has ended the session. What it sent is kept."""
+        self._read_ahead()
+        if any(kind is Kind.CLOSE for kind, _ in self._inbox):
+            raise PeerLostError(f"{self.peer} has ended the session", self.peer)
+
     def close(self, reason: str | None = None) -> None:
         """End the session; the peer is told ``reason`` of a failure. Never raises; a second call does nothing."""
         if self._closed:

@@ -110,9 +110,11 @@ def join(
             number = numbers.get(link.peer, -1)
             if early is not None and number < 0:
                 early.append(link)
-            elif number <= numbers[me] or number in links:
-                link.close("this party is not expected, or connected twice")
+            elif number <= numbers[me]:
+                link.close("this party is not expected")
             else:
+                if number in links:  # it tried again, since its first attempt took too long for it
+                    links[number].close()
                 links[number] = link
         if early is not None:
             early[:] = [link for link in early if link.peer not in numbers]

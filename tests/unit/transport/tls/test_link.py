@@ -164,6 +164,19 @@ def test_an_orderly_end_and_a_failure_are_told(parties):
         assert lost.value.party == "bob"
 
 
+def test_a_check_keeps_what_came_and_finds_the_end(parties):
+    with pair(parties) as (bob, alice):
+        alice.check()
+        bob.send(b"next")
+        assert alice.ready(5)
+        alice.check()
+        assert bytes(alice.receive(4)) == b"next"
+        bob.close()
+        assert alice.ready(5)
+        with pytest.raises(PeerLostError, match="bob has ended the session"):
+            alice.check()
+
+
 def test_the_writer_hears_why_its_reader_left(parties):
     with pair(parties) as (bob, alice):
         alice.close("ConfigurationError: no")
