@@ -101,7 +101,7 @@ def measure(case: Case, kind: str, repetitions: int) -> Row:
         ),
     )
     start, seeds = models.tensors_of(module), SeedTree(2)
-    rows = partition.partition(kind, dataset.targets, case.clients, seeds.child("partition"), alpha=0.3)
+    rows = partition.partition(kind, dataset, case.clients, seeds.child("partition"), alpha=0.3)
     tasks = [LocalTask(ClientId(i), own, start, seeds.child(i)) for i, own in enumerate(rows, start=1)]
     engines = {"sequential": SequentialEngine(module, dataset), "stacked": StackedEngine(module, dataset)}
     seconds: dict[str, list[float]] = {name: [] for name in engines}
