@@ -133,7 +133,14 @@ def test_interpolation_lies_between(tuned: FedAvg) -> None:
 
 def test_a_chosen_share_never_looks_at_what_was_held_out(tuned: FedAvg) -> None:
     seen: list[np.ndarray] = []
-    site = Site(tuned.engine, tuned.workload, tuned.settings, SeedTree(0))
+    trained: list[list[np.ndarray]] = []
+
+    class Spy:
+        def train(self, round: int, tasks: Any, settings: LocalTraining) -> Any:
+            trained.append([task.rows for task in tasks])
+            return tuned.engine.train(round, tasks, settings)
+
+    site = Site(Spy(), tuned.workload, tuned.settings, SeedTree(0))
 
     def evaluate(tensors: Tensors, rows: np.ndarray) -> float:
         seen.append(rows)
@@ -146,6 +153,11 @@ def test_a_chosen_share_never_looks_at_what_was_held_out(tuned: FedAvg) -> None:
     held_out = set(np.concatenate(list(tuned.workload.held_out or ())).tolist())
     assert seen
     assert not held_out & set(np.concatenate(seen).tolist())
+    assert [len(rows) for rows in trained] == [5, 5]  # the model to keep, then the one that decides
+    judged = [set(rows.tolist()) for rows in seen[::5]]  # five shares are tried on the same rows
+    for own_rows, decider, judge in zip(tuned.workload.rows, trained[1], judged, strict=True):
+        assert not judge & set(decider.tolist())
+        assert judge | set(decider.tolist()) == set(own_rows.tolist())
 
 
 def test_dittos_model_is_pulled_to_the_shared_one() -> None:
