@@ -241,12 +241,6 @@ def test_the_example_file_spells_out_the_bundled_run() -> None:
         assert set(given[section]) - unused == set(model.model_fields) - unused
 
 
-def test_later_sections_are_the_documented_ones() -> None:
-    line = re.search(r"sections of later versions: (.*?)\.\s+They", CONFIGURATION, re.DOTALL)
-    assert line is not None
-    assert set(re.findall(r"\[(\w+)\]", line[1])) == set(config.document._LATER_SECTIONS)
-
-
 # ---- figures ------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
@@ -23,9 +23,6 @@ from securefl.fl.config.tiers import TiersConfig
 from securefl.fl.config.training import AugmentationConfig, DataConfig, FaultsConfig, ModelConfig, TrainingConfig
 
 __all__ = ["Config", "load", "parse"]
-
-#: Sections of the design that come with a later version.
-_LATER_SECTIONS: Final[tuple[str, ...]] = ()
 
 
 def _without_default_chain(values: object) -> object:
@@ -230,11 +227,8 @@ def parse(values: Mapping[str, Any]) -> Config:
     """The configuration of a parsed document.
 
     Raises :class:`~securefl.errors.ConfigurationError`, one sentence on the first thing wrong: an unknown section or
-    key (with the nearest known one), a step of a later version, a value of the wrong type or out of range.
+    key (with the nearest known one), a value of the wrong type or out of range.
     """
-    for section in _LATER_SECTIONS:
-        if section in values:
-            raise ConfigurationError(f"this version has no such step: [{section}]; remove the section")
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
