@@ -17,7 +17,7 @@ def test_the_demo_shows_frames_figures_and_pictures(tmp_path: Path, capsys: pyte
     assert report["modes"]["plain"]["reconstruction"] > 0.7
     assert report["modes"]["plain"]["label_auc"] > 0.95
     assert abs(report["modes"]["ckks"]["reconstruction"]) < 0.1
-    # 180 hidden examples: on views that are pure noise the best of three attacks gets 0.517 ± 0.019; this is 7 deviations
+    # 180 hidden examples: on pure noise the best of three attacks gets 0.517 ± 0.019; this is 7 deviations away
     assert report["modes"]["ckks"]["label_auc"] < 0.65
     page = (tmp_path / "split.html").read_text()
     assert "<svg" in page
