@@ -135,7 +135,9 @@ def test_the_weight_gradient_attack_fails_on_what_the_server_holds(monkeypatch: 
     """With dz and dW of a small batch the activations are solved for exactly; our server has neither."""
     seen: list[np.ndarray] = []
     rng = np.random.default_rng(3)
-    data = from_arrays(rng.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 10)
+    # 100 examples of the first client: chance correlates its 48 activations with noise by 0.025 (rows of a batch share a
+    # few directions), and the bound at the end is six deviations away; from gradients in the clear it would be 1
+    data = from_arrays(rng.normal(size=(300, 4)).astype(np.float32), np.arange(300) % 10)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 48), nn.ReLU(), nn.Linear(48, 10))
@@ -166,7 +168,7 @@ def test_the_weight_gradient_attack_fails_on_what_the_server_holds(monkeypatch: 
     assert np.abs(np.concatenate(bare) - known).max() < 1e-4
     guess = np.concatenate(ours)
     guess = guess / np.linalg.norm(guess, axis=1, keepdims=True)
-    assert abs(correlation(guess, known, mean)) < 0.1
+    assert abs(correlation(guess, known, mean)) < 0.15
 
 
 def test_ciphertexts_leak_nothing_that_the_attacks_find() -> None:
