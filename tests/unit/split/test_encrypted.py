@@ -135,8 +135,8 @@ def test_the_weight_gradient_attack_fails_on_what_the_server_holds(monkeypatch: 
     """With dz and dW of a small batch the activations are solved for exactly; our server has neither."""
     seen: list[np.ndarray] = []
     rng = np.random.default_rng(3)
-    # 100 examples of the first client: chance correlates its 48 activations with noise by 0.025 (rows of a batch share a
-    # few directions), and the bound at the end is six deviations away; from gradients in the clear it would be 1
+    # 100 examples of the first client: chance correlates its 48 activations with noise by 0.025 (rows of a batch share
+    # a few directions), and the bound at the end is six deviations away; from gradients in the clear it would be 1
     data = from_arrays(rng.normal(size=(300, 4)).astype(np.float32), np.arange(300) % 10)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
