@@ -34,7 +34,7 @@ class Residual(nn.Module):
 
 
 def bodies() -> list[tuple[nn.Module, tuple[int, ...]]]:
-    torch.manual_seed(4)
+    torch.manual_seed(82)  # no input of a relu is within 6e-4 of zero, where a rounding would decide
     return [
         (nn.Linear(6, 3), (6,)),
         (nn.Sequential(nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU()), (6,)),
