@@ -8,15 +8,15 @@ engines take turns and medians are compared. `auto` is the engine that a run pic
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
 
 import numpy as np
+from _harness import command_line, write_figures
 from torch import nn
 
-from securefl.cli.output import console, print_table, write_json
+from securefl.cli.output import console, print_table
 from securefl.fl import data, models, partition
 from securefl.fl.engine import LocalTask, SequentialEngine
 from securefl.fl.engine_choice import choose_engine
@@ -133,10 +133,7 @@ def measure(case: Case, kind: str, repetitions: int) -> Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    options = parser.parse_args()
+    options = command_line(__doc__)
     repetitions, cases = (3, CASES[:1] + CASES[-1:]) if options.quick else (11, CASES)
     with torch_threads(1):
         rows = [measure(case, kind, repetitions) for case in cases for kind in ("iid", "dirichlet")]
@@ -164,7 +161,7 @@ def main() -> None:
             f"what auto picks takes at most {TOLERANCE:g} of the sequential time: {slowest:.2f}",
             markup=False,
         )
-    write_json({"rows": [asdict(row) for row in rows]}, options.json)
+    write_figures({"rows": [asdict(row) for row in rows]}, options.json)
 
 
 if __name__ == "__main__":
