@@ -26,7 +26,7 @@ os.environ.setdefault("MALLOC_TOP_PAD_", str(1 << 26))
 import numpy as np
 
 from securefl.cluster.sockets import SocketChannel, connected_pair
-from securefl.mpc.bits import reveal_bits
+from securefl.mpc.operations import reveal_bits
 from securefl.mpc.party import Party, join
 from securefl.mpc.robust import accepted_sum, median, multi_krum, trimmed_sum, vet
 from securefl.mpc.robust.vetting import norm_within

@@ -235,6 +235,9 @@ def commands() -> dict[str, Any]:
         "get": '{"batch":9,"do":"get","tensor":1}',
         "apply": '{"batch":3,"do":"apply","fresh":false,"input":1,"model":2,"output":4}',
         "cost": '{"do":"cost"}',
+        "forward": '{"batch":3,"do":"forward","fresh":false,"input":1,"model":2,"output":4}',
+        "backward": '{"batch":4,"do":"backward","fresh":false,"gradient":5,"of":4,"output":6}',
+        "step": '{"batch":5,"divisor":32,"do":"step","fresh":false,"model":2,"momentum":0.9,"rate":0.05}',
     }
     bad = {
         "no-object": ("put", "[1]"),
@@ -246,6 +249,15 @@ def commands() -> dict[str, Any]:
         "float-id": ("put", '{"do":"put","fraction":16,"id":1.0,"shape":[2,3]}'),
         "boolean-number": ("get", '{"batch":true,"do":"get","tensor":1}'),
         "shape-of-text": ("put", '{"do":"put","fraction":16,"id":1,"shape":["2"]}'),
+        "rate-of-text": (
+            "step",
+            '{"batch":5,"divisor":32,"do":"step","fresh":false,"model":2,"momentum":0.9,"rate":"0.05"}',
+        ),
+        "rate-without-end": (
+            "step",
+            '{"batch":5,"divisor":32,"do":"step","fresh":false,"model":2,"momentum":0.9,"rate":Infinity}',
+        ),
+        "pass-of-text": ("backward", '{"batch":4,"do":"backward","fresh":false,"gradient":5,"of":"4","output":6}'),
         "flag-of-number": ("apply", '{"batch":3,"do":"apply","fresh":0,"input":1,"model":2,"output":4}'),
     }
     tests: list[dict[str, Any]] = [

@@ -29,9 +29,9 @@ from securefl.errors import ConfigurationError, DecodeError, LocalProtocolError,
 from securefl.mpc.channel import HELPER, PARTIES, Channel
 from securefl.mpc.fixed import FRACTION, decode, encode
 from securefl.mpc.gemm import Words
-from securefl.mpc.graph import check_headroom
+from securefl.mpc.graph import check_headroom, check_trainable
 from securefl.mpc.party import as_bytes
-from securefl.mpc.service import encode_command, expand
+from securefl.mpc.service import MAX_RATE, encode_command, expand
 from securefl.primitives.entropy import Entropy, SystemEntropy
 from securefl.primitives.prg import KEY_BYTES
 from securefl.wire import Buffer
@@ -142,11 +142,42 @@ class SharedModel:
         "cross_entropy" or "mse". Weights move, so the range that was checked when the model was shared is from now on
         the caller's promise.
         """
-        if not (0 < lr < 2**10) or not 0 <= momentum < 1:
-            raise ConfigurationError("a learning rate is above 0 and below 1024, a momentum from 0 to below 1")
+        _check_rate(lr, momentum)
         self._servers._compute(
             "train", model=self.number, input=x.number, targets=targets.number, loss=loss, rate=lr, momentum=momentum
         )
+
+    def forward(self, x: SharedTensor) -> SharedTensor:
+        """The output, as calling the model gives it, kept open for :meth:`backward`.
+
+        Any number of passes may be open; one ends when it was gone back through, or when its output is dropped. Raises
+        :class:`ConfigurationError` for a model with layers that gradients do not pass on shares.
+        """
+        check_trainable(self._imported.graph)
+        output = self._servers._number()
+        self._servers._compute("forward", model=self.number, input=x.number, output=output)
+        return SharedTensor(self._servers, output)
+
+    def backward(self, output: SharedTensor, gradient: SharedTensor) -> SharedTensor:
+        """From the gradient of any loss by ``output`` to the one by the input of that forward pass; all stay shared.
+
+        ``output``: of :meth:`forward`; ``gradient``: of its shape, shared by whoever has the loss. The gradients of the
+        weights are added up at the servers, for :meth:`step`; nobody sees them. A pass is gone back through once.
+        """
+        below = self._servers._number()
+        self._servers._compute("backward", of=output.number, gradient=gradient.number, output=below)
+        return SharedTensor(self._servers, below)
+
+    def step(self, *, lr: float, momentum: float = 0.0, divisor: float = 1.0) -> None:
+        """One step of stochastic gradient descent with what :meth:`backward` added up since the last one.
+
+        ``divisor``: by which the sum is divided, for the mean over that many examples. Weights move: see
+        :meth:`train_step`.
+        """
+        _check_rate(lr, momentum)
+        if not 1 <= divisor < math.inf:
+            raise ConfigurationError(f"gradients are divided by at least 1, not by {divisor}")
+        self._servers._compute("step", model=self.number, rate=lr, momentum=momentum, divisor=divisor)
 
     def reveal_state_dict(self) -> dict[str, torch.Tensor]:
         """The weights, for ``load_state_dict`` of the module that was shared."""
@@ -391,6 +422,13 @@ def _rank(failure: tuple[int, SecureFLError]) -> int:
     if not isinstance(error, LostPartyError):
         return 0
     return 1 if error.party == party else 2
+
+
+def _check_rate(rate: float, momentum: float) -> None:
+    if not 0 < rate < MAX_RATE or not 0 <= momentum < 1:
+        raise ConfigurationError(
+            f"a learning rate is above 0 and below {MAX_RATE:g}, a momentum from 0 to below 1; got {rate}, {momentum}"
+        )
 
 
 def _is_module(value: object) -> bool:

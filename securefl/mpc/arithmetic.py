@@ -12,23 +12,19 @@ from numpy.typing import ArrayLike
 
 from securefl.errors import InvalidInputError
 from securefl.mpc.fixed import FRACTION, HEADROOM_BITS, encode
-from securefl.mpc.gemm import Words, gemm
+from securefl.mpc.gemm import Words
 from securefl.mpc.party import Party, Piece
 from securefl.mpc.shared import Masked, Shared
 
 __all__ = [
     "bilinear",
-    "matmul",
-    "mul",
     "open_masked",
     "open_value",
     "place_type",
     "randomized_part",
     "reveal",
-    "scale",
     "settle",
     "share",
-    "square",
     "truncate",
 ]
 
@@ -119,28 +115,6 @@ def bilinear(x: Shared, y: Shared, product: Callable[[Words, Words], Words]) -> 
     else:
         part = np.asarray(product(a.mask, b.mask))
     return Shared(party, part.shape, x.fraction + y.fraction, part, unsettled=True)
-
-
-def mul(x: Shared, y: Shared) -> Shared:
-    """Element by element; shapes broadcast. Not truncated."""
-    return bilinear(x, y, np.multiply)
-
-
-def square(x: Shared) -> Shared:
-    """Element by element. Not truncated."""
-    return mul(x, x)
-
-
-def matmul(x: Shared, y: Shared) -> Shared:
-    """[m, k] times [k, n]. Not truncated: |sum of products| must stay below 2^62 in units of the last place."""
-    if len(x.shape) != 2 or len(y.shape) != 2 or x.shape[1] != y.shape[0]:
-        raise InvalidInputError(f"cannot multiply matrices of shapes {list(x.shape)} and {list(y.shape)}")
-    return bilinear(x, y, gemm)
-
-
-def scale(x: Shared, factor: float, places: int = FRACTION) -> Shared:
-    """Times a public real number, given ``places`` binary places. Not truncated: the fraction grows by ``places``."""
-    return (x * int(encode(factor, places).view(np.int64))).with_fraction(x.fraction + places)
 
 
 def open_value(x: Shared, offset: np.uint64) -> Words:

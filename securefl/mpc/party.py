@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -81,6 +81,11 @@ class _Stream:
 
 class Party:
     """One party between :meth:`begin` and :meth:`begin`. Made by :func:`join`."""
+
+    #: How the three compute; the name of one of :data:`securefl.mpc.operations.ENGINES`.
+    engine: ClassVar[str] = "dealer"
+    #: Whether all three parties hold parts, and each the next one's as well.
+    replicated: ClassVar[bool] = False
 
     def __init__(self, channel: Channel, secrets: Mapping[int, bytes], session: bytes) -> None:
         self.channel = channel

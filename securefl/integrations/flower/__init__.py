@@ -13,8 +13,9 @@ except ImportError as error:
 
     raise MissingExtraError("this needs Flower 1.42: pip install 'securefl[flower]'") from error
 
-from securefl.integrations.flower.grid import RoundReport, SecureGrid
+from securefl.integrations.flower.grid import SecureGrid
 from securefl.integrations.flower.mod import SecureMod
+from securefl.integrations.flower.report import RoundReport
 from securefl.integrations.policy import Policy
 
 __all__ = ["Policy", "RoundReport", "SecureGrid", "SecureMod"]

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from securefl.cluster.threads import run_parties
 from securefl.errors import FaultyPartyError, InvalidInputError, LocalProtocolError
-from securefl.mpc.arithmetic import (
+from securefl.mpc.fixed import decode, encode
+from securefl.mpc.operations import (
     matmul,
     mul,
-    open_masked,
+    prepare,
     randomized_part,
     reveal,
     scale,
@@ -19,7 +20,6 @@ from securefl.mpc.arithmetic import (
     square,
     truncate,
 )
-from securefl.mpc.fixed import decode, encode
 from securefl.mpc.party import Party
 from securefl.mpc.shared import Shared, concatenate, public, stack
 
@@ -183,7 +183,7 @@ def test_matrices_that_do_not_fit_are_named() -> None:
 
 def test_parties_that_run_other_shapes_find_out() -> None:
     with pytest.raises(FaultyPartyError, match="due"):
-        run_parties(lambda party: open_masked(Shared(party, (3 + party.me,))))
+        run_parties(lambda party: prepare(Shared(party, (3 + party.me,))))
 
 
 def test_a_batch_of_correlations_is_used_once() -> None:
