@@ -30,7 +30,7 @@ from securefl.cluster.servers import Servers
 from securefl.cluster.threads import run_parties
 from securefl.fl.data import load
 from securefl.fl.seeds import SeedTree
-from securefl.mpc.arithmetic import mul, reveal, truncate
+from securefl.mpc.operations import mul, reveal, truncate
 from securefl.mpc.party import Party
 from securefl.mpc.shared import Shared
 

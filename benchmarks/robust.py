@@ -24,7 +24,7 @@ import numpy as np
 from _harness import command_line, write_figures
 
 from securefl.cluster.sockets import SocketChannel, connected_pair
-from securefl.mpc.bits import reveal_bits
+from securefl.mpc.operations import reveal_bits
 from securefl.mpc.party import Party, join
 from securefl.mpc.robust import accepted_sum, median, multi_krum, trimmed_sum, vet
 from securefl.mpc.robust.vetting import norm_within

@@ -12,23 +12,19 @@ from numpy.typing import ArrayLike
 
 from securefl.errors import InvalidInputError
 from securefl.mpc.fixed import FRACTION, HEADROOM_BITS, encode
-from securefl.mpc.gemm import Words, gemm
+from securefl.mpc.gemm import Words
 from securefl.mpc.party import Party, Piece
 from securefl.mpc.shared import Masked, Shared
 
 __all__ = [
     "bilinear",
-    "matmul",
-    "mul",
     "open_masked",
     "open_value",
     "place_type",
     "randomized_part",
     "reveal",
-    "scale",
     "settle",
     "share",
-    "square",
     "truncate",
 ]
 
@@ -121,28 +117,6 @@ def bilinear(x: Shared, y: Shared, product: Callable[[Words, Words], Words]) -> 
     return Shared(party, part.shape, x.fraction + y.fraction, part, unsettled=True)
 
 
-def mul(x: Shared, y: Shared) -> Shared:
-    """Element by element; shapes broadcast. Not truncated."""
-    return bilinear(x, y, np.multiply)
-
-
-def square(x: Shared) -> Shared:
-    """Element by element. Not truncated."""
-    return mul(x, x)
-
-
-def matmul(x: Shared, y: Shared) -> Shared:
-    """[m, k] times [k, n]. Not truncated: |sum of products| must stay below 2^62 in units of the last place."""
-    if len(x.shape) != 2 or len(y.shape) != 2 or x.shape[1] != y.shape[0]:
-        raise InvalidInputError(f"cannot multiply matrices of shapes {list(x.shape)} and {list(y.shape)}")
-    return bilinear(x, y, gemm)
-
-
-def scale(x: Shared, factor: float, places: int = FRACTION) -> Shared:
-    """Times a public real number, given ``places`` binary places. Not truncated: the fraction grows by ``places``."""
-    return (x * int(encode(factor, places).view(np.int64))).with_fraction(x.fraction + places)
-
-
 def open_value(x: Shared, offset: np.uint64) -> Words:
     """``c = x + offset + r``, opened to the servers; at the helper ``r``, fresh and uniform. One round, 16 bytes.
 
@@ -210,8 +184,15 @@ def reveal(x: Shared) -> Words | None:
 
 
 def randomized_part(x: Shared) -> Words | None:
-    """A server's part made uniform, for somebody outside who adds the two parts up and learns their sum only."""
-    settle(x)
-    if x.party.is_helper:
-        return None
-    return x.words + x.party.zero(x.shape)
+    """This party's part made uniform, for somebody outside who adds the parts up and learns their sum only.
+
+    ``None`` at the helper of a settled tensor: there the servers' parts are the sum. No message: parts are masked by
+    the streams of the pairs, each added at one party and subtracted at the other. SPEC §9.
+    """
+    party = x.party
+    if party.is_helper:
+        return x.words - party.mask(x.shape) if x.unsettled else None
+    part = x.words + party.zero(x.shape)
+    if x.unsettled:
+        part += party.mask(x.shape)
+    return part

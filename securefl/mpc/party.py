@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -82,6 +82,11 @@ class _Stream:
 class Party:
     """One party between :meth:`begin` and :meth:`begin`. Made by :func:`join`."""
 
+    #: How the three compute; the name of one of :data:`securefl.mpc.operations.ENGINES`.
+    engine: ClassVar[str] = "dealer"
+    #: Whether all three parties hold parts, and each the next one's as well.
+    replicated: ClassVar[bool] = False
+
     def __init__(self, channel: Channel, secrets: Mapping[int, bytes], session: bytes) -> None:
         self.channel = channel
         self.me = channel.party
@@ -93,6 +98,7 @@ class Party:
         self.batch = 0
         self._secrets = dict(secrets)
         self._session = session
+        self._program = b""
         self._streams: dict[int, _Stream] = {}
 
     def batch_key(self, other: int, batch: int, program: bytes = b"") -> bytes:
@@ -113,8 +119,8 @@ class Party:
             raise LocalProtocolError(
                 f"the correlations of batch {batch} are spent (the last one was {self.batch}): take a larger number"
             )
-        self.batch = batch
-        self._streams = {other: _Stream(self.batch_key(other, batch, program)) for other in self._secrets}
+        self.batch, self._program = batch, program
+        self._streams = {}
 
     @classmethod
     def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Party:
@@ -124,10 +130,12 @@ class Party:
         return helper
 
     def _stream(self, other: int) -> _Stream:
-        try:
-            return self._streams[other]
-        except KeyError:
-            raise LocalProtocolError("begin a batch before computing: party.begin(number)") from None
+        stream = self._streams.get(other)
+        if stream is None:  # made when it is first read: most batches do not need all of them
+            if not self.batch or other not in self._secrets:
+                raise LocalProtocolError("begin a batch before computing: party.begin(number)")
+            stream = self._streams[other] = _Stream(self.batch_key(other, self.batch, self._program))
+        return stream
 
     # ---- randomness that the helper knows
 

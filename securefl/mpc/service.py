@@ -21,13 +21,13 @@ from typing import Any, Final
 import numpy as np
 
 from securefl.errors import DecodeError
-from securefl.mpc.arithmetic import matmul, mul, randomized_part, settle, truncate
 from securefl.mpc.audit import audit
 from securefl.mpc.bits import Bits, plane_bytes
 from securefl.mpc.fixed import HEADROOM_BITS
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import Graph
 from securefl.mpc.network import Network, Pass
+from securefl.mpc.operations import matmul, mul, randomized_part, settle, truncate
 from securefl.mpc.party import Party, as_bytes
 from securefl.mpc.shared import Shared
 from securefl.primitives.prg import KEY_BYTES, Keystream

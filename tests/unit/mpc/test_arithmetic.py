@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from securefl.cluster.threads import run_parties
 from securefl.errors import FaultyPartyError, InvalidInputError, LocalProtocolError
-from securefl.mpc.arithmetic import (
+from securefl.mpc.fixed import decode, encode
+from securefl.mpc.operations import (
     matmul,
     mul,
-    open_masked,
+    prepare,
     randomized_part,
     reveal,
     scale,
@@ -19,7 +20,6 @@ from securefl.mpc.arithmetic import (
     square,
     truncate,
 )
-from securefl.mpc.fixed import decode, encode
 from securefl.mpc.party import Party
 from securefl.mpc.shared import Shared, concatenate, public, stack
 
@@ -154,14 +154,16 @@ def test_a_truncated_product_multiplies_on() -> None:
 def test_parts_for_outsiders_are_uniform_and_add_up() -> None:
     def program(party: Party):
         zeros = Shared(party, (20_000,), 0)
-        return randomized_part(zeros)
+        return randomized_part(zeros), randomized_part(mul(zeros, zeros))
 
-    zero, one, helper = run_parties(program)
-    assert helper is None
+    (zero, first), (one, second), (helper, third) = run_parties(program)
+    assert helper is None, "a settled tensor has no part there"
     assert not (zero + one).any()
-    counts = np.bincount(zero.view(np.uint8), minlength=256)
-    # χ² with 255 degrees of freedom exceeds 400 with probability 1e-8.
-    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 400
+    assert not (first + second + third).any()
+    for part in (zero, one, first, second, third, first + second, second + third, first + third):
+        counts = np.bincount(np.asarray(part).view(np.uint8), minlength=256)
+        # χ² with 255 degrees of freedom exceeds 400 with probability 1e-8.
+        assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 400
 
 
 def test_tensors_of_other_fractions_are_not_added() -> None:
@@ -181,7 +183,7 @@ def test_matrices_that_do_not_fit_are_named() -> None:
 
 def test_parties_that_run_other_shapes_find_out() -> None:
     with pytest.raises(FaultyPartyError, match="due"):
-        run_parties(lambda party: open_masked(Shared(party, (3 + party.me,))))
+        run_parties(lambda party: prepare(Shared(party, (3 + party.me,))))
 
 
 def test_a_batch_of_correlations_is_used_once() -> None:

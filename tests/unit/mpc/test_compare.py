@@ -6,18 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securefl.cluster.threads import run_parties
-from securefl.mpc.arithmetic import mul, reveal
-from securefl.mpc.bits import reveal_bits
-from securefl.mpc.compare import (
-    SEGMENT,
+from securefl.mpc.compare import SEGMENT
+from securefl.mpc.operations import (
     greater,
     maximum,
     maximum_along,
     minimum,
+    mul,
     negative,
     number,
     relu,
     relu_and_sign,
+    reveal,
+    reveal_bits,
     select,
 )
 from securefl.mpc.party import Party

@@ -6,10 +6,10 @@ import torch
 
 from securefl.cluster.threads import run_parties
 from securefl.errors import ConfigurationError
-from securefl.mpc.arithmetic import reveal, share
 from securefl.mpc.convolution import Window, average_pool, conv2d, fold, max_pool
 from securefl.mpc.fixed import decode
 from securefl.mpc.functions import cross_entropy, exp_negative, log, one_hot, reciprocal, sigmoid, softmax, to_fraction
+from securefl.mpc.operations import reveal, share
 from securefl.mpc.party import Party
 from securefl.mpc.shared import Shared
 from securefl.mpc.sorting import layers, median, sort
