@@ -89,7 +89,7 @@ class ReplicatedParty(Party):
             ]
         masks = [self.draw(HELPER, piece.shape, piece.dtype) for piece in pieces]
         mine: list[Array] = [
-            np.bitwise_xor(value, mask) if piece.xor else np.subtract(value, mask, dtype=piece.dtype)
+            (np.bitwise_xor if piece.xor else np.subtract)(value, mask, out=np.empty_like(mask))
             for piece, value, mask in zip(pieces, values, masks, strict=True)
         ]
         self.channel.send(self.peer, *map(as_bytes, mine))
