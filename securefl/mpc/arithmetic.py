@@ -184,8 +184,15 @@ def reveal(x: Shared) -> Words | None:
 
 
 def randomized_part(x: Shared) -> Words | None:
-    """A server's part made uniform, for somebody outside who adds the two parts up and learns their sum only."""
-    settle(x)
-    if x.party.is_helper:
-        return None
-    return x.words + x.party.zero(x.shape)
+    """This party's part made uniform, for somebody outside who adds the parts up and learns their sum only.
+
+    ``None`` at the helper of a settled tensor: there the servers' parts are the sum. No message: parts are masked by
+    the streams of the pairs, each added at one party and subtracted at the other. SPEC §9.
+    """
+    party = x.party
+    if party.is_helper:
+        return x.words - party.mask(x.shape) if x.unsettled else None
+    part = x.words + party.zero(x.shape)
+    if x.unsettled:
+        part += party.mask(x.shape)
+    return part

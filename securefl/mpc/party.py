@@ -100,6 +100,7 @@ class Party:
         self.batch = 0
         self._secrets = dict(secrets)
         self._session = session
+        self._program = b""
         self._streams: dict[int, _Stream] = {}
 
     def batch_key(self, other: int, batch: int, program: bytes = b"") -> bytes:
@@ -120,8 +121,8 @@ class Party:
             raise LocalProtocolError(
                 f"the correlations of batch {batch} are spent (the last one was {self.batch}): take a larger number"
             )
-        self.batch = batch
-        self._streams = {other: _Stream(self.batch_key(other, batch, program)) for other in self._secrets}
+        self.batch, self._program = batch, program
+        self._streams = {}
 
     @classmethod
     def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Self:
@@ -131,10 +132,12 @@ class Party:
         return helper
 
     def _stream(self, other: int) -> _Stream:
-        try:
-            return self._streams[other]
-        except KeyError:
-            raise LocalProtocolError("begin a batch before computing: party.begin(number)") from None
+        stream = self._streams.get(other)
+        if stream is None:  # made when it is first read: most batches do not need all of them
+            if not self.batch or other not in self._secrets:
+                raise LocalProtocolError("begin a batch before computing: party.begin(number)")
+            stream = self._streams[other] = _Stream(self.batch_key(other, self.batch, self._program))
+        return stream
 
     # ---- randomness that the helper knows
 

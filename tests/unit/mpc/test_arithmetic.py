@@ -154,14 +154,16 @@ def test_a_truncated_product_multiplies_on() -> None:
 def test_parts_for_outsiders_are_uniform_and_add_up() -> None:
     def program(party: Party):
         zeros = Shared(party, (20_000,), 0)
-        return randomized_part(zeros)
+        return randomized_part(zeros), randomized_part(mul(zeros, zeros))
 
-    zero, one, helper = run_parties(program)
-    assert helper is None
+    (zero, first), (one, second), (helper, third) = run_parties(program)
+    assert helper is None, "a settled tensor has no part there"
     assert not (zero + one).any()
-    counts = np.bincount(zero.view(np.uint8), minlength=256)
-    # χ² with 255 degrees of freedom exceeds 400 with probability 1e-8.
-    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 400
+    assert not (first + second + third).any()
+    for part in (zero, one, first, second, third, first + second, second + third, first + third):
+        counts = np.bincount(np.asarray(part).view(np.uint8), minlength=256)
+        # χ² with 255 degrees of freedom exceeds 400 with probability 1e-8.
+        assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 400
 
 
 def test_tensors_of_other_fractions_are_not_added() -> None:
