@@ -180,7 +180,7 @@ def reveal(x: Shared) -> Words:
     """Open the value to all three parties. One round, 24 bytes, and what settling needs."""
     settle(x)
     party = of(x.party)
-    missing = party.shift(np.ascontiguousarray(x.words), party.next)
+    missing = party.shift(np.asarray(x.words, order="C"), party.next)
     return np.asarray(x.words + second_of(x) + missing)
 
 
