@@ -16,13 +16,24 @@ from numpy.typing import DTypeLike, NDArray
 
 from securefl.mpc.channel import HELPER, PARTIES, Channel
 from securefl.mpc.gemm import Words
-from securefl.mpc.party import Array, Party, Piece, as_bytes
+from securefl.mpc.party import Array, Party, Piece, _Stream, as_bytes
 from securefl.primitives.kdf import Label
 
 __all__ = ["Pair", "ReplicatedParty", "of"]
 
 #: A part and a second.
 Pair = tuple[Array, Array]
+
+
+class _Masked(Party):
+    """A party in the roles of the engine "dealer", on the streams of a party of this one."""
+
+    def __init__(self, whole: Party) -> None:
+        super().__init__(whole.channel, {}, b"")
+        self._whole = whole
+
+    def _stream(self, other: int) -> _Stream:
+        return self._whole._stream(other)
 
 
 class ReplicatedParty(Party):
@@ -40,13 +51,8 @@ class ReplicatedParty(Party):
         self.is_helper = False
         self.next = (self.me + 1) % PARTIES
         self.previous = (self.me - 1) % PARTIES
-        self._masked = Party(channel, {}, b"")
-
-    @property
-    def masked(self) -> Party:
-        """This party where values are opened to parties 0 and 1 under masks that party 2 knows: same links, streams."""
-        self._masked._streams = self._streams
-        return self._masked
+        #: This party where values are opened to parties 0 and 1 under masks that party 2 knows: same links and streams.
+        self.masked: Party = _Masked(self)
 
     # ---- randomness
 
