@@ -9,16 +9,16 @@ MLP with 100 clients beside pfl and Flower's simulation, where they are installe
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
 
 import _engine_peers as peers
 import numpy as np
+from _harness import command_line, write_figures
 from torch import nn
 
-from securefl.cli.output import console, print_table, write_json
+from securefl.cli.output import console, print_table
 from securefl.fl import data, models, partition
 from securefl.fl.engine import LocalTask, SequentialEngine
 from securefl.fl.engine_choice import choose_engine
@@ -147,10 +147,7 @@ def show_peers(rows: list[peers.PeerRow]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    options = parser.parse_args()
+    options = command_line(__doc__)
     repetitions, cases = (3, CASES[:1] + CASES[-1:]) if options.quick else (11, CASES)
     with torch_threads(1):
         rows = [measure(case, kind, repetitions) for case in cases for kind in ("iid", "dirichlet")]
@@ -180,7 +177,7 @@ def main() -> None:
             markup=False,
         )
         show_peers(beside)
-    write_json({"rows": [asdict(row) for row in rows], "rounds": [asdict(row) for row in beside]}, options.json)
+    write_figures({"rows": [asdict(row) for row in rows], "rounds": [asdict(row) for row in beside]}, options.json)
 
 
 if __name__ == "__main__":

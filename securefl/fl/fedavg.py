@@ -275,9 +275,7 @@ class FedAvg:
         started = perf_counter()
         aggregate, failed = None, None
         self._begin(round)
-        received, model_bytes = self._tensors, sum(value.nbytes for value in self._tensors.values())
-        if self.download is not None:
-            received, model_bytes = self.download.round_trip(self._tensors)
+        received, model_bytes = self._received()
         contributions = self._contributions(round, received)
         if isinstance(self.engine, TieredEngine) and contributions:
             model_bytes = self.engine.model_bytes(model_bytes, contributions)
@@ -314,6 +312,12 @@ class FedAvg:
             balanced_accuracy=self._evaluation.balanced_accuracy,
             metrics=self._metrics if aggregate else None,
         )
+
+    def _received(self) -> tuple[Tensors, int]:
+        """The model as a client gets it, and its bytes."""
+        if self.download is not None:
+            return self.download.round_trip(self._tensors)
+        return self._tensors, sum(value.nbytes for value in self._tensors.values())
 
     def _begin(self, round: int) -> None:
         """The public step before a round: prune the global model."""
@@ -356,11 +360,12 @@ class FedAvg:
     def personal_models(self) -> dict[ClientId, Tensors] | None:
         """Every client's own model, from the present global one; ``None`` where clients have none."""
         if isinstance(self.algorithm, LocalHead):
-            return {client: self.algorithm.model(client, self._tensors) for client in self.workload.weights}
+            received, _ = self._received()
+            return {client: self.algorithm.model(client, received) for client in self.workload.weights}
         if self.personalizer is None:
             return None
         with torch_threads(self.threads):
-            return self.personalizer.models(self._tensors, self._site, self._evaluator.accuracy)
+            return self.personalizer.models(self._received()[0], self._site, self._evaluator.accuracy)
 
     def personal_report(self) -> PersonalReport | None:
         """How the clients' own models do on their held-out examples; ``None`` where clients have none.
@@ -373,7 +378,7 @@ class FedAvg:
         part = self.personalizer or self.algorithm
         with torch_threads(self.threads):
             return self._evaluator.personal(
-                str(part.describe()["name"]), own, self._tensors if self.personalizer is not None else None
+                str(part.describe()["name"]), own, self._received()[0] if self.personalizer is not None else None
             )
 
     def sends(self, tensors: Tensors) -> Tensors:
@@ -394,6 +399,8 @@ class FedAvg:
             given, self._metrics = self.loss.received(given)
         mean = self.algorithm.received(given, aggregate.survivors)
         self._tensors = self.server.step(self._tensors, mean)
+        if self.pruning is not None:
+            self._tensors = self.pruning.apply(self._tensors)
         self._hash = models.model_hash(self._tensors)
         self._evaluation = None
         if aggregate.server_view is not None:

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -87,6 +87,8 @@ class Party:
     engine: ClassVar[str] = "dealer"
     #: Whether all three parties hold parts, and each the next one's as well.
     replicated: ClassVar[bool] = False
+    #: What the streams' keys are derived for: no stream of one engine is one of another.
+    label: ClassVar[Label] = Label.MPC_STREAM
 
     def __init__(self, channel: Channel, secrets: Mapping[int, bytes], session: bytes) -> None:
         self.channel = channel
@@ -107,7 +109,7 @@ class Party:
         """The stream key in common with party ``other`` for one batch. It tells nothing about other batches."""
         program += self._bound.get(other, b"")
         fields = (self._session, bytes(sorted((self.me, other))), batch.to_bytes(8, "big"), program)
-        return derive(self._secrets[other], Label.MPC_STREAM, *fields, length=KEY_BYTES)
+        return derive(self._secrets[other], self.label, *fields, length=KEY_BYTES)
 
     def begin(self, batch: int, program: bytes = b"") -> None:
         """Take up batch ``batch`` (> every earlier one): all correlations from here on are its own.
@@ -133,7 +135,7 @@ class Party:
         self._bound[other] = hashlib.sha256(self._bound.get(other, b"") + told).digest()
 
     @classmethod
-    def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Party:
+    def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Self:
         """A party in one batch, from its stream keys by the other party: to recompute an audited batch, or a vector."""
         helper = cls(channel, {}, b"")
         helper._streams = {server: _Stream(key) for server, key in keys.items()}
@@ -225,8 +227,8 @@ class Party:
         return f"<Party {self.me}, batch {self.batch}>"
 
 
-def join(channel: Channel, session: bytes, entropy: Entropy | None = None) -> Party:
-    """Agree on the secrets of the pairs over ``channel`` and give the party.
+def join(channel: Channel, session: bytes, entropy: Entropy | None = None, kind: Callable[..., Party] = Party) -> Party:
+    """Agree on the secrets of the pairs over ``channel`` and give the party, of the engine that ``kind`` makes.
 
     The helper sends each server a secret (it is its own judge of randomness: it knows those masks anyway); server 0
     sends one to server 1. ``session``: the same bytes at all parties, new for every session.
@@ -245,4 +247,4 @@ def join(channel: Channel, session: bytes, entropy: Entropy | None = None) -> Pa
         else:
             secrets[0] = bytes(channel.receive(0, SECRET_BYTES))
         secrets[HELPER] = bytes(channel.receive(HELPER, SECRET_BYTES))
-    return Party(channel, secrets, session)
+    return kind(channel, secrets, session)

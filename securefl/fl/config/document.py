@@ -115,6 +115,8 @@ class Config(Section):
                 )
             if self.privacy.unit == "example" and self.faults.stragglers:
                 raise ValueError("DP-SGD accounts for every step of a client: [faults] stragglers does not go with it")
+            if self.privacy.unit == "example" and chosen.algorithm == "fedprox":
+                raise ValueError("DP-SGD adds nothing to the gradients that it clips: fedprox does not go with it")
             if chosen.algorithm == "scaffold":
                 raise ValueError("scaffold sends twice the values, which noise is not sized for: not with [privacy]")
         if chosen.train_loss:

@@ -205,6 +205,23 @@ def test_a_resumed_run_is_the_unbroken_one(section, tmp_path):
     assert later.run().model_hash == whole.model_hash
 
 
+@pytest.mark.parametrize(
+    "server", [{"server_momentum": 0.9}, {"server_optimizer": "yogi", "server_learning_rate": 0.1}]
+)
+def test_a_server_with_momentum_does_not_bring_back_what_was_pruned(server):
+    values = {
+        "data": {"clients": 4},
+        "model": {"hidden": [8]},
+        "training": {"rounds": 4, **server},
+        "protection": {"method": "plain"},
+        "compression": {"chain": ["pruned"], "end_round": 4, "final_sparsity": 0.8},
+    }
+    run = run_of(values)
+    tensors = run.run().tensors
+    assert run.pruning.sparsity > 0.7
+    assert not any(value[~run.pruning.mask[name]].any() for name, value in tensors.items())
+
+
 def test_pruned_runs_upload_less_and_downloads_are_counted():
     section = {"chain": ["pruned", "fixed_point"], "final_sparsity": 0.8, "end_round": 3, "download_bits": 4}
     result = run_of(BASE | {"compression": section}).run()
