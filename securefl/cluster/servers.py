@@ -29,11 +29,12 @@ from securefl.errors import ConfigurationError, DecodeError, LocalProtocolError,
 from securefl.mpc.channel import HELPER, PARTIES, Channel
 from securefl.mpc.fixed import FRACTION, decode, encode
 from securefl.mpc.gemm import Words
-from securefl.mpc.graph import check_headroom
+from securefl.mpc.graph import check_headroom, check_trainable
 from securefl.mpc.party import as_bytes
-from securefl.mpc.service import encode_command, expand
+from securefl.mpc.service import MAX_RATE, encode_command, expand
 from securefl.primitives.entropy import Entropy, SystemEntropy
 from securefl.primitives.prg import KEY_BYTES
+from securefl.wire import Buffer
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,10 @@ __all__ = ["Cost", "Servers", "SharedModel", "SharedTensor"]
 #: Inputs of a model are promised to be no larger, unless share() says otherwise.
 INPUT_RANGE = 16.0
 _MAX_ANSWER = 1 << 20
+#: Commands at which a party has nothing to compute.
+_KEEPING = {"put", "model", "parameter", "drop"}
+#: Bytes of such commands that are held back, at most.
+_LATER_MOST = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +142,42 @@ class SharedModel:
         "cross_entropy" or "mse". Weights move, so the range that was checked when the model was shared is from now on
         the caller's promise.
         """
-        if not (0 < lr < 2**10) or not 0 <= momentum < 1:
-            raise ConfigurationError("a learning rate is above 0 and below 1024, a momentum from 0 to below 1")
+        _check_rate(lr, momentum)
         self._servers._compute(
             "train", model=self.number, input=x.number, targets=targets.number, loss=loss, rate=lr, momentum=momentum
         )
+
+    def forward(self, x: SharedTensor) -> SharedTensor:
+        """The output, as calling the model gives it, kept open for :meth:`backward`.
+
+        Any number of passes may be open; one ends when it was gone back through, or when its output is dropped. Raises
+        :class:`ConfigurationError` for a model with layers that gradients do not pass on shares.
+        """
+        check_trainable(self._imported.graph)
+        output = self._servers._number()
+        self._servers._compute("forward", model=self.number, input=x.number, output=output)
+        return SharedTensor(self._servers, output)
+
+    def backward(self, output: SharedTensor, gradient: SharedTensor) -> SharedTensor:
+        """From the gradient of any loss by ``output`` to the one by the input of that forward pass; all stay shared.
+
+        ``output``: of :meth:`forward`; ``gradient``: of its shape, shared by whoever has the loss. The gradients of the
+        weights are added up at the servers, for :meth:`step`; nobody sees them. A pass is gone back through once.
+        """
+        below = self._servers._number()
+        self._servers._compute("backward", of=output.number, gradient=gradient.number, output=below)
+        return SharedTensor(self._servers, below)
+
+    def step(self, *, lr: float, momentum: float = 0.0, divisor: float = 1.0) -> None:
+        """One step of stochastic gradient descent with what :meth:`backward` added up since the last one.
+
+        ``divisor``: by which the sum is divided, for the mean over that many examples. Weights move: see
+        :meth:`train_step`.
+        """
+        _check_rate(lr, momentum)
+        if not 1 <= divisor < math.inf:
+            raise ConfigurationError(f"gradients are divided by at least 1, not by {divisor}")
+        self._servers._compute("step", model=self.number, rate=lr, momentum=momentum, divisor=divisor)
 
     def reveal_state_dict(self) -> dict[str, torch.Tensor]:
         """The weights, for ``load_state_dict`` of the module that was shared."""
@@ -183,6 +219,9 @@ class Servers:
         self._numbers = 0
         self._batch = 0
         self._dropped: list[int] = []
+        #: Per party commands that only keep or forget something: they go with the next one that computes or asks.
+        self._later: list[list[tuple[bytes, Buffer]]] = [[] for _ in range(PARTIES)]
+        self._later_bytes = 0
         self._open = True
         self._started: float | None = None
         self._counted: dict[str, Any] = {"rounds": 0, "sent": {}}
@@ -217,8 +256,9 @@ class Servers:
         number = self._number()
         key = self._entropy.token(KEY_BYTES)
         rest = words - expand(key, words.shape)
-        payloads = [key, as_bytes(np.asarray(rest, order="C")) if words.size else b"", b""]
-        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction)
+        sown = not self._audit  # a batch that can be audited uses no mask that a client chose
+        payloads = [key, as_bytes(np.asarray(rest, order="C")) if words.size else b"", key if sown else b""]
+        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction, sown=sown)
         return SharedTensor(self, number)
 
     def _share_model(self, module: torch.nn.Module, limit: float) -> SharedModel:
@@ -284,12 +324,22 @@ class Servers:
         if len(self._dropped) > 32 and operation != "drop":
             dropped, self._dropped = self._dropped, []
             self._tell("drop", ids=dropped)
-        self._tell_each([encode_command(operation, **fields)] * PARTIES, payloads)
+        self._tell_each([encode_command(operation, **fields)] * PARTIES, payloads, operation in _KEEPING)
 
-    def _tell_each(self, commands: Sequence[bytes], payloads: Sequence[Any] = (b"", b"", b"")) -> None:
+    def _tell_each(
+        self, commands: Sequence[bytes], payloads: Sequence[Any] = (b"", b"", b""), wait: bool = False
+    ) -> None:
+        """``wait``: the commands may go with later ones, as long as they are short."""
+        for later, command, payload in zip(self._later, commands, payloads, strict=True):
+            later.append((command, payload))
+            self._later_bytes += len(command) + memoryview(payload).nbytes
+        if wait and self._later_bytes < _LATER_MOST:
+            return
         with self._closing_on_failure():
-            for party in range(PARTIES):
-                ask(self._links, party, commands[party], payloads[party])
+            for party, later in enumerate(self._later):
+                ask(self._links, party, *later)
+                later.clear()
+        self._later_bytes = 0
 
     def _ask(self, operation: str, limit: int, **fields: Any) -> list[memoryview]:
         self._tell(operation, **fields)
@@ -355,11 +405,16 @@ def _add(replies: Sequence[memoryview]) -> tuple[Words, tuple[int, ...], int]:
     if len(header) != 16 + 8 * dimensions:
         raise DecodeError("the shape of the result is cut off")
     fraction, _, *shape = struct.unpack(f">{2 + dimensions}Q", header)
-    parts = [reply[len(header) :] for reply in replies[:HELPER]]
+    parts = [reply[len(header) :] for reply in replies]
+    if not len(parts[HELPER]):
+        parts.pop()  # the tensor is settled: the servers' parts are the value
     if fraction > 64 or any(len(part) != 8 * math.prod(shape) for part in parts):
         raise DecodeError("a part of the result has another size than its shape says")
-    zero, one = (np.frombuffer(part, np.uint64) for part in parts)
-    return zero + one, tuple(shape), fraction
+    zero, *others = (np.frombuffer(part, np.uint64) for part in parts)
+    value = zero + others[0]
+    for other in others[1:]:
+        value += other
+    return value, tuple(shape), fraction
 
 
 def _rank(failure: tuple[int, SecureFLError]) -> int:
@@ -368,6 +423,13 @@ def _rank(failure: tuple[int, SecureFLError]) -> int:
     if not isinstance(error, LostPartyError):
         return 0
     return 1 if error.party == party else 2
+
+
+def _check_rate(rate: float, momentum: float) -> None:
+    if not 0 < rate < MAX_RATE or not 0 <= momentum < 1:
+        raise ConfigurationError(
+            f"a learning rate is above 0 and below {MAX_RATE:g}, a momentum from 0 to below 1; got {rate}, {momentum}"
+        )
 
 
 def _is_module(value: object) -> bool:

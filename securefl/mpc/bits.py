@@ -48,6 +48,21 @@ class Bits:
         opened = self.opened if self.party.is_helper or self.opened is None else self.opened ^ np.uint8(1)
         return Bits(self.party, self.shape, ~self.part if self.party.me == 0 else self.part, opened, self.share)
 
+    def forget(self) -> None:
+        """Leave shares at the servers alone, and no mask that the helper knows. No message.
+
+        Pre-condition: opened, with shares of ρ, as :func:`~securefl.mpc.compare.relu_and_sign` gives them. b = t ^ ρ,
+        and the lowest bits of additive shares of ρ are exclusive-or shares of it.
+        """
+        if self.opened is None or self.share is None:
+            return
+        if self.party.is_helper:
+            self.part = np.zeros(plane_bytes(self.size), np.uint8)
+        else:
+            low = (self.share & np.uint64(1)).astype(np.uint8)
+            self.part = np.packbits(low ^ self.opened if self.party.me == 0 else low)
+        self.opened = self.share = None
+
     def __repr__(self) -> str:
         return f"<Bits{list(self.shape)}>"
 

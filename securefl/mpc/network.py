@@ -7,28 +7,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from securefl.errors import ConfigurationError, InvalidInputError
-from securefl.mpc.arithmetic import matmul, open_masked, scale, truncate
+from securefl.errors import ConfigurationError, InvalidInputError, LocalProtocolError
 from securefl.mpc.bits import Bits
-from securefl.mpc.compare import relu_and_sign, select
 from securefl.mpc.convolution import Window, average_pool, conv2d, fold, max_pool, unfold
 from securefl.mpc.fixed import FRACTION
 from securefl.mpc.functions import one_hot, sigmoid, softmax, to_fraction
-from securefl.mpc.graph import Graph, Layer
+from securefl.mpc.graph import Graph, Layer, check_trainable
+from securefl.mpc.operations import matmul, prepare, relu_and_sign, scale, select, truncate
+from securefl.mpc.party import Array
 from securefl.mpc.shared import Shared, concatenate
 
-__all__ = ["LOSSES", "Network"]
+__all__ = ["LOSSES", "Network", "Pass"]
 
 LOSSES = ("cross_entropy", "mse")
 #: Significant bits of a learning rate over a batch size, when that is no power of two.
 _RATE_BITS = 12
 
 
+@dataclass(slots=True, eq=False)
+class Pass:
+    """What a forward pass leaves for its backward one, whenever that comes.
+
+    ``shapes``: of every layer's values, the input's first. ``inputs``: by number of a weighted layer, its input.
+    ``signs``: by number of a relu, which of its inputs were not negative. ``version``: of the weights.
+    """
+
+    shapes: list[tuple[int, ...]]
+    inputs: dict[int, Shared]
+    signs: dict[int, Bits]
+    version: int
+
+    def tensors(self) -> list[Shared]:
+        """The inputs, in order of their layers."""
+        return [self.inputs[number] for number in sorted(self.inputs)]
+
+    def map(self, change: Callable[[Shared], Shared], change_bits: Callable[[Bits], Bits]) -> Pass:
+        """The same pass with every tensor replaced."""
+        inputs = {number: change(tensor) for number, tensor in self.inputs.items()}
+        signs = {number: change_bits(bits) for number, bits in self.signs.items()}
+        return Pass(self.shapes, inputs, signs, self.version)
+
+
 class Network:
-    """A graph with its shared parameters, which :meth:`train` replaces."""
+    """A graph with its shared parameters, which :meth:`train` and :meth:`step` replace."""
 
     def __init__(self, graph: Graph, parameters: Mapping[str, Shared]) -> None:
         named = {name for layer in graph.layers for name in layer.parameters}
@@ -37,15 +62,22 @@ class Network:
         self.graph = graph
         self.parameters = dict(parameters)
         self._velocity: dict[str, Shared] = {}
+        self._gradients: dict[str, Shared] = {}
+        self._spent: dict[str, Shared] = {}
+        self._version = 0
 
     def tensors(self) -> list[Shared]:
-        """Parameters and, of training with momentum, velocities, in order of their names."""
-        return [kept[name] for kept in (self.parameters, self._velocity) for name in sorted(kept)]
+        """Parameters, velocities of training with momentum and gradients not used yet, in order of their names."""
+        kinds = (self.parameters, self._velocity, self._gradients)
+        return [kept[name] for kept in kinds for name in sorted(kept)]
 
     def map(self, change: Callable[[Shared], Shared]) -> Network:
         """The same network with every tensor replaced."""
         other = Network(self.graph, {name: change(tensor) for name, tensor in self.parameters.items()})
         other._velocity = {name: change(tensor) for name, tensor in self._velocity.items()}
+        other._gradients = {name: change(tensor) for name, tensor in self._gradients.items()}
+        other._spent = {name: change(tensor) for name, tensor in self._spent.items()}
+        other._version = self._version
         return other
 
     def forward(self, x: Shared) -> Shared:
@@ -108,9 +140,8 @@ class Network:
         """
         if loss not in LOSSES:
             raise ConfigurationError(f"the loss is one of {', '.join(LOSSES)}, not {loss!r}")
-        values, signs = self._run(x)
-        output = to_fraction(values[-1], FRACTION)
-        values[-1] = output
+        output, kept = self.begin(x)
+        output = to_fraction(output, FRACTION)
         if len(targets.shape) == 1 and targets.fraction == 0:
             targets = one_hot(targets, output.shape[1])
         if targets.shape != output.shape:
@@ -119,63 +150,106 @@ class Network:
             delta, divisor = softmax(output) - targets, float(output.shape[0])
         else:
             delta, divisor = output - targets, output.size / 2
-        gradients = self._backward(values, signs, delta)
-        self._step(gradients, learning_rate, divisor, momentum)
+        waiting, self._gradients = self._gradients, {}
+        self._backward(kept, delta, to_input=False)
+        self.step(learning_rate, divisor, momentum)
+        self._gradients = waiting
 
-    def _backward(self, values: list[Shared], signs: dict[int, Bits], delta: Shared) -> dict[str, Shared]:
-        """Gradients by parameter, summed over the batch, with 32 binary places."""
-        deltas: dict[int, Shared] = {len(values) - 1: delta}
-        gradients: dict[str, Shared] = {}
+    def begin(self, x: Shared) -> tuple[Shared, Pass]:
+        """:meth:`forward`, and what :meth:`backward` needs of it.
+
+        Raises :class:`ConfigurationError` for a network that cannot be trained.
+        """
+        check_trainable(self.graph)
+        values, signs = self._run(x)
+        inputs = {number: values[layer.inputs[0]] for number, layer in enumerate(self.graph.layers) if layer.parameters}
+        return values[-1], Pass([value.shape for value in values], inputs, signs, self._version)
+
+    def backward(self, kept: Pass, delta: Shared) -> Shared:
+        """Add up the gradients of all parameters, given that of the output; gives the one of the input.
+
+        ``delta``: of the output's shape, 16 binary places, as the result. Nothing is averaged: gradients are those of
+        whatever ``delta`` is the gradient of, and :meth:`step` divides. Raises :class:`InvalidInputError` for another
+        ``delta``, :class:`LocalProtocolError` where the weights have moved since the forward pass.
+        """
+        if delta.shape != kept.shapes[-1] or delta.fraction != FRACTION:
+            raise InvalidInputError(
+                f"the gradient of the output is {list(kept.shapes[-1])} with {FRACTION} binary places, "
+                f"got {list(delta.shape)} with {delta.fraction}"
+            )
+        if kept.version != self._version and not delta.party.is_helper:
+            raise LocalProtocolError(
+                "the weights have moved since that forward pass: go backward through every pass before the step"
+            )
+        below = self._backward(kept, delta, to_input=True)
+        if below is None:
+            raise AssertionError("asked for")
+        return below
+
+    def _backward(self, kept: Pass, delta: Shared, *, to_input: bool) -> Shared | None:
+        """Adds to the gradients by parameter, 32 binary places; gives δ of the input where it is asked for."""
+        shapes = kept.shapes
+        deltas: dict[int, Shared] = {len(shapes) - 1: delta}
 
         def add(number: int, change: Shared) -> None:
             deltas[number] = deltas[number] + change if number in deltas else change
 
-        for number in range(len(values) - 1, 0, -1):
+        for number in range(len(shapes) - 1, 0, -1):
+            if number not in deltas:  # the output does not depend on it
+                continue
             layer, delta = self.graph.layers[number], deltas.pop(number)
             source = layer.inputs[0]
             if layer.kind == "relu":
-                add(source, select(signs[number], delta))
+                add(source, select(kept.signs[number], delta))
             elif layer.kind == "flatten":
-                add(source, delta.reshape(*values[source].shape))
+                add(source, delta.reshape(*shapes[source]))
             elif layer.kind == "add":
                 add(layer.inputs[0], delta)
                 add(layer.inputs[1], delta)
             elif layer.kind in {"linear", "conv2d"}:
-                below = self._weighted(layer, values[source], delta, gradients, needed=source > 0)
+                below = self._weighted(layer, kept.inputs[number], delta, needed=to_input or source > 0)
                 if below is not None:
                     add(source, below)
-            elif layer.kind == "average_pool":
-                add(source, _spread(delta, values[source].shape, _window(layer)))
-            else:
-                raise ConfigurationError(
-                    f"{layer.name or layer.kind!r} cannot be trained through on shares: use average pooling, and leave "
-                    "softmax and sigmoid to the loss"
-                )
-        return gradients
+            else:  # average pooling: check_trainable lets no other pass
+                add(source, _spread(delta, shapes[source], _window(layer)))
+        return deltas.get(0)
 
-    def _weighted(
-        self, layer: Layer, x: Shared, delta: Shared, gradients: dict[str, Shared], needed: bool
-    ) -> Shared | None:
-        """Adds the gradients of weight and bias; gives δ of the input where it is needed."""
+    def _weighted(self, layer: Layer, x: Shared, delta: Shared, needed: bool) -> Shared | None:
+        """Adds to the gradients of weight and bias; gives δ of the input where it is needed."""
         weight = self.parameters[layer.parameters[0]]
-        open_masked(x, delta, weight)
+        prepare(x, delta, weight)
         rows = x
         if layer.kind == "conv2d":
             delta = delta.transpose(0, 2, 3, 1).reshape(-1, weight.shape[1])
             rows = unfold(x, _window(layer))
-        gradients[layer.parameters[0]] = matmul(rows.T, delta)
+        self._accumulate(layer.parameters[0], matmul(rows.T, delta))
         if len(layer.parameters) == 2:
-            gradients[layer.parameters[1]] = delta.sum(axis=0).widen(FRACTION)
+            self._accumulate(layer.parameters[1], delta.sum(axis=0).widen(FRACTION))
         if not needed:
             return None
         below = matmul(delta, weight.T)
         if layer.kind == "conv2d":
             window, shape = _window(layer), x.shape
-            part = None if below.part is None else fold(below.part, shape, window)
-            below = Shared(below.party, shape, below.fraction, part, unsettled=below.unsettled)
+            below = below.linear(lambda part: fold(part, shape, window), shape)
         return truncate(below, below.fraction - FRACTION)
 
-    def _step(self, gradients: dict[str, Shared], learning_rate: float, divisor: float, momentum: float) -> None:
+    def _accumulate(self, name: str, gradient: Shared) -> None:
+        before = self._gradients.get(name)
+        self._gradients[name] = gradient if before is None else before + gradient
+
+    def step(self, learning_rate: float, divisor: float, momentum: float = 0.0) -> None:
+        """One step of stochastic gradient descent with all gradients since the last one, over ``divisor``.
+
+        Raises :class:`LocalProtocolError` where there are none.
+        """
+        gradients, self._gradients = self._gradients, {}
+        if not gradients and self._spent:  # at the helper, after an audit of this very step, of which it knows nothing
+            gradients = self._spent
+        if not gradients:
+            raise LocalProtocolError("there is no gradient to step by: go backward first")
+        self._version += 1
+        if (party := next(iter(gradients.values())).party).is_helper:
+            self._spent = {name: Shared(party, value.shape, value.fraction) for name, value in gradients.items()}
         names = sorted(gradients)
         flat = concatenate([gradients[name].reshape(-1) for name in names])
         if momentum:
@@ -222,9 +296,10 @@ def _spread(delta: Shared, shape: tuple[int, ...], window: Window) -> Shared:
     """δ through average pooling: each window's share back to its pixels."""
     height, width = window.size
     mean = truncate(scale(delta, 1 / (height * width), FRACTION), FRACTION)
-    part = None
-    if mean.part is not None:
-        b, c, down, across = mean.shape
-        cells = np.broadcast_to(mean.part[..., None, None], (b, c, down, across, height, width))
-        part = fold(cells.transpose(0, 2, 3, 1, 4, 5).reshape(b * down * across, -1), shape, window)
-    return Shared(delta.party, shape, mean.fraction, part, unsettled=mean.unsettled)
+    b, c, down, across = mean.shape
+
+    def back(part: Array) -> Array:
+        cells = np.broadcast_to(part[..., None, None], (b, c, down, across, height, width))
+        return fold(cells.transpose(0, 2, 3, 1, 4, 5).reshape(b * down * across, -1), shape, window)
+
+    return mean.linear(back, shape)

@@ -21,26 +21,29 @@ from typing import Any, Final
 import numpy as np
 
 from securefl.errors import DecodeError
-from securefl.mpc.arithmetic import matmul, mul, randomized_part, settle, truncate
 from securefl.mpc.audit import audit
+from securefl.mpc.bits import Bits, plane_bytes
+from securefl.mpc.channel import HELPER
 from securefl.mpc.fixed import HEADROOM_BITS
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import Graph
-from securefl.mpc.network import Network
+from securefl.mpc.network import Network, Pass
+from securefl.mpc.operations import matmul, mul, randomized_part, settle, truncate
 from securefl.mpc.party import Party, as_bytes
-from securefl.mpc.shared import Shared
+from securefl.mpc.shared import Shared, Sown
 from securefl.primitives.prg import KEY_BYTES, Keystream
 from securefl.wire import Buffer
 
-__all__ = ["MAX_COMMAND_BYTES", "MAX_PAYLOAD_BYTES", "Service", "encode_command", "expand"]
+__all__ = ["MAX_COMMAND_BYTES", "MAX_PAYLOAD_BYTES", "MAX_RATE", "Service", "encode_command", "expand"]
 
 MAX_COMMAND_BYTES: Final = 1 << 22
 MAX_PAYLOAD_BYTES: Final = 1 << 33
+MAX_RATE: Final = 2.0**10
 _MAX_TENSORS: Final = 1 << 16
 
 #: Operation → its fields and their kinds. "id" a tensor or model, "shape" a list, "n" a natural number, "x" a number.
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
-    "put": {"id": "id", "shape": "shape", "fraction": "n"},
+    "put": {"id": "id", "shape": "shape", "fraction": "n", "sown": "flag"},
     "model": {"id": "id", "graph": "graph", "tensors": "names"},
     "apply": {"batch": "n", "fresh": "flag", "model": "id", "input": "id", "output": "id"},
     "train": {
@@ -53,6 +56,9 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "rate": "x",
         "momentum": "x",
     },
+    "forward": {"batch": "n", "fresh": "flag", "model": "id", "input": "id", "output": "id"},
+    "backward": {"batch": "n", "fresh": "flag", "of": "id", "gradient": "id", "output": "id"},
+    "step": {"batch": "n", "fresh": "flag", "model": "id", "rate": "x", "momentum": "x", "divisor": "x"},
     "combine": {"batch": "n", "fresh": "flag", "how": "text", "left": "id", "right": "id", "output": "id"},
     "audit": {"command": "text"},
     "parameter": {"model": "id", "name": "text", "output": "id"},
@@ -113,6 +119,10 @@ def decode_command(data: Buffer) -> dict[str, Any]:
     return dict(command)
 
 
+def _shape_of_bits(helper: Party, bits: Bits) -> Bits:
+    return Bits(helper, bits.shape, np.zeros(plane_bytes(bits.size), np.uint8))
+
+
 class Service:
     """One party at work for one client."""
 
@@ -120,11 +130,16 @@ class Service:
         self.party = party
         self._tensors: dict[int, Shared] = {}
         self._models: dict[int, Network] = {}
+        #: Forward passes that wait for their backward one, by the number of their output; with the model's number.
+        self._passes: dict[int, tuple[int, Pass]] = {}
         self._work: Mapping[str, Callable[[dict[str, Any], memoryview], bytes | memoryview]] = {
             "put": self._put,
             "model": self._model,
             "apply": self._apply,
             "train": self._train,
+            "forward": self._forward,
+            "backward": self._backward,
+            "step": self._step,
             "combine": self._combine,
             "audit": self._audit,
             "parameter": self._parameter,
@@ -144,6 +159,8 @@ class Service:
         operation = command["do"]
         if "batch" in command:
             self.party.begin(command["batch"], hashlib.sha256(data).digest())
+        if command.get("fresh"):
+            self._forget_forms()
         result = self._work[operation](command, payload)
         if command.get("fresh"):
             self._settle()
@@ -153,28 +170,42 @@ class Service:
         """Run the computing command ``data`` as the helper would: with this party's shapes, and no values."""
         command = decode_command(data)
 
+        shapes: dict[int, Shared] = {}
+
         def shape_of(tensor: Shared) -> Shared:
-            return Shared(helper, tensor.shape, tensor.fraction)
+            return shapes.setdefault(id(tensor), Shared(helper, tensor.shape, tensor.fraction))
 
         shadow = Service(helper)
         shadow._tensors = {number: shape_of(tensor) for number, tensor in self._tensors.items()}
         shadow._models = {number: network.map(shape_of) for number, network in self._models.items()}
+        shadow._passes = {
+            number: (model, kept.map(shape_of, lambda bits: _shape_of_bits(helper, bits)))
+            for number, (model, kept) in self._passes.items()
+        }
         shadow._work[command["do"]](command, memoryview(b""))
         shadow._settle()
 
     def _held(self) -> list[Shared]:
-        """All tensors, the models' too, in an order that all parties have."""
+        """All tensors, those of models and passes too, each once, in an order that all parties have."""
         tensors = [self._tensors[number] for number in sorted(self._tensors)]
         for number in sorted(self._models):
             tensors += self._models[number].tensors()
-        return tensors
+        for number in sorted(self._passes):
+            tensors += self._passes[number][1].tensors()
+        return list({id(tensor): tensor for tensor in tensors}.values())
 
     def _settle(self) -> None:
         """End a fresh batch: nothing of its masks is used again, and nothing is left at the helper."""
-        held = self._held()
-        settle(*held)
-        for tensor in held:
-            tensor.opened = None
+        settle(*self._held())
+        self._forget_forms()
+        for _, kept in self._passes.values():
+            for bits in kept.signs.values():
+                bits.forget()
+
+    def _forget_forms(self) -> None:
+        """No mask from before is used from here on, nor one that a client chose."""
+        for tensor in self._held():
+            tensor.opened = tensor.sown = None
 
     def _audit(self, command: dict[str, Any], _: memoryview) -> bytes:
         data = command["command"].encode()
@@ -206,15 +237,21 @@ class Service:
         elements = math.prod(shape)
         if len(shape) > 8 or elements * 8 > MAX_PAYLOAD_BYTES or command["fraction"] >= HEADROOM_BITS:
             raise DecodeError(f"a tensor has at most 8 dimensions, 8 GiB and {HEADROOM_BITS - 1} binary places")
-        due = {0: KEY_BYTES, 1: 8 * elements}.get(self.party.me, 0)
+        party, sown = self.party, command["sown"]
+        due = {0: KEY_BYTES, 1: 8 * elements, HELPER: KEY_BYTES if sown else 0}[party.me]
         if payload.nbytes != due:
             raise DecodeError(f"the part of a tensor of shape {list(shape)} has {due} bytes, got {payload.nbytes}")
         part = None
-        if self.party.me == 0:
-            part = expand(bytes(payload), shape)
-        elif self.party.me == 1:
+        if party.me == 1:
             part = np.frombuffer(payload, np.uint64).reshape(shape)
-        self._keep(command["id"], Shared(self.party, shape, command["fraction"], part))
+        elif due:
+            key = bytes(payload)
+            part = expand(key, shape)
+            if sown:  # a client that tells the two different keys gets results under masks that do not fit
+                party.bind(HELPER - party.me, key)
+        tensor = Shared(party, shape, command["fraction"], None if party.me == HELPER else part)
+        tensor.sown = Sown(part if party.me == HELPER else None) if sown else None
+        self._keep(command["id"], tensor)
         return b""
 
     def _model(self, command: dict[str, Any], _: memoryview) -> bytes:
@@ -234,6 +271,32 @@ class Service:
             command["rate"],
             command["momentum"],
         )
+        return b""
+
+    def _forward(self, command: dict[str, Any], _: memoryview) -> bytes:
+        network, x = self._network(command["model"]), self._tensor(command["input"])
+        output, kept = network.begin(x)
+        self._keep(command["output"], output)
+        self._passes[command["output"]] = (command["model"], kept)
+        return b""
+
+    def _backward(self, command: dict[str, Any], _: memoryview) -> bytes:
+        gradient = self._tensor(command["gradient"])
+        if command["of"] not in self._passes:
+            raise DecodeError(f"there is no forward pass {command['of']}: it was dropped, or gone back through already")
+        model, kept = self._passes.pop(command["of"])
+        if (helper := self.party).is_helper:  # it cannot tell an audited command from the one that follows: shapes stay
+            self._passes[command["of"]] = (
+                model,
+                kept.map(lambda x: Shared(helper, x.shape, x.fraction), lambda bits: _shape_of_bits(helper, bits)),
+            )
+        self._keep(command["output"], self._network(model).backward(kept, gradient))
+        return b""
+
+    def _step(self, command: dict[str, Any], _: memoryview) -> bytes:
+        if not (0 < command["rate"] < MAX_RATE and 0 <= command["momentum"] < 1 and command["divisor"] >= 1):
+            raise DecodeError("a rate is above 0, a momentum from 0 to below 1, a divisor at least 1")
+        self._network(command["model"]).step(command["rate"], command["divisor"], command["momentum"])
         return b""
 
     def _combine(self, command: dict[str, Any], _: memoryview) -> bytes:
@@ -264,6 +327,7 @@ class Service:
         for number in command["ids"]:
             self._tensors.pop(number, None)
             self._models.pop(number, None)
+            self._passes.pop(number, None)
         return b""
 
     def _cost(self, command: dict[str, Any], _: memoryview) -> bytes:

@@ -16,7 +16,7 @@ from securefl.errors import (
     ProtocolError,
     TooFewClientsError,
 )
-from securefl.machine import Aborted, Completed, Event, Machine, NeedInput, Send, TransitionTable
+from securefl.machine import Completed, Event, Machine, NeedInput, Send, TransitionTable
 from securefl.primitives import shamir
 from securefl.primitives.entropy import Entropy, SystemEntropy
 from securefl.primitives.kem import SEED_BYTES, PrivateKey, public_key, unseal
@@ -177,7 +177,8 @@ class Client(Machine):
                 case UnmaskRequest():
                     return self._unmask(message)
                 case Abort():
-                    return self._end(message)
+                    self._drop_secrets()
+                    return [message.event()]
         except (ProtocolError, AuthenticationError):
             self._state = State.ABORTED
             self._drop_secrets()
@@ -340,12 +341,6 @@ class Client(Machine):
 
     # ---- the rest -------------------------------------------------------------------------------------------
 
-    def _end(self, message: Abort) -> Sequence[Event]:
-        self._drop_secrets()
-        if message.reason == Abort.TOO_FEW_CLIENTS:
-            return [Aborted(TooFewClientsError("the server ended the session: too few clients are left"))]
-        return [Aborted(FaultyClientError("the server ended the session: clients broke the protocol"))]
-
     def _enough(self, count: int, what: str) -> None:
         if count < self._minimum:
             raise TooFewClientsError(f"{count} clients {what}; this client takes part with at least {self._minimum}")
@@ -370,7 +365,7 @@ class Client(Machine):
             return EncryptedShares.decode(body, params, owner=self._me, owner_sends=False)
         if kind is Kind.UNMASK_REQUEST:
             return UnmaskRequest.decode(body, params)
-        return Abort.decode(body, params)
+        return Abort.decode(body)
 
 
 def _seeds(entropy: Entropy, shells: int) -> tuple[bytes, ...]:

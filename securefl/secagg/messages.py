@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from securefl.errors import DecodeError
+from securefl.exchange import Abort
 from securefl.primitives.shamir import SECRET_BYTES, SHARE_BYTES
 from securefl.secagg.params import Params
 from securefl.types import ClientId, PartyId, RingVector
@@ -290,39 +291,13 @@ class UnmaskShares:
         return cls(tuple(shares))
 
 
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Server → client, any time: the session has ended without a result. 1 byte, the reason. SPEC §6.8."""
-
-    reason: int
-
-    TOO_FEW_CLIENTS = 1
-    FAULTY_CLIENTS = 2
-
-    def encode(self) -> bytes:
-        return bytes([self.reason])
-
-    @classmethod
-    def decode(cls, body: Buffer, params: Params) -> Abort:
-        reader = Reader(body)
-        reason = reader.u8()
-        reader.end()
-        if reason not in (cls.TOO_FEW_CLIENTS, cls.FAULTY_CLIENTS):
-            raise DecodeError(f"unknown abort reason {reason}")
-        return cls(reason)
-
-    @staticmethod
-    def limit(params: Params) -> int:
-        return 1
-
-
 def client_limits(params: Params) -> dict[int, int]:
     """The largest body, in bytes, of every kind that a client takes."""
     return {
         Kind.ROSTER: Roster.limit(params),
         Kind.DELIVER_SHARES: EncryptedShares.limit(params),
         Kind.UNMASK_REQUEST: UnmaskRequest.limit(params),
-        Kind.ABORT: Abort.limit(params),
+        Kind.ABORT: Abort.LENGTH,
     }
 
 

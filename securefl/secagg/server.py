@@ -10,13 +10,13 @@ from enum import Enum, auto
 
 import numpy as np
 
-from securefl.errors import DecodeError, FaultyClientError, LocalProtocolError, ProtocolError, TooFewClientsError
+from securefl.errors import DecodeError, FaultyClientError, LocalProtocolError, TooFewClientsError
+from securefl.exchange import Abort, Exchange
 from securefl.machine import Aborted, Completed, Event, Machine, Send, SumResult, TransitionTable
 from securefl.primitives.kem import public_key, seal
 from securefl.secagg import unmasking
 from securefl.secagg.masking import roster_hash
 from securefl.secagg.messages import (
-    Abort,
     AdvertiseKeys,
     EncryptedShares,
     Kind,
@@ -70,9 +70,7 @@ class Server(Machine):
     def __init__(self, params: Params) -> None:
         super().__init__()
         self._params = params
-        self._expected: set[ClientId] = set()
-        self._answered: set[ClientId] = set()
-        self._seen: dict[tuple[ClientId, Kind], bytes] = {}
+        self._exchange = Exchange()
         self._keys: dict[ClientId, AdvertiseKeys] = {}
         self._roster_hash = b""
         self._boxes: dict[ClientId, dict[ClientId, Sealed]] = {}  # by sender, then recipient
@@ -84,12 +82,12 @@ class Server(Machine):
     @property
     def waiting_for(self) -> Collection[ClientId]:
         """Clients that were asked in the present exchange and have not answered, ascending."""
-        return tuple(sorted(self._expected - self._answered))
+        return self._exchange.waiting_for
 
     def start(self) -> Sequence[Event]:
         """Open the session: the first exchange waits for the keys of all invited clients."""
         self._advance("start")
-        self._open(self._params.clients)
+        self._exchange.open(self._params.clients)
         return ()
 
     def receive(self, frame: Buffer) -> Sequence[Event]:
@@ -109,16 +107,10 @@ class Server(Machine):
         kind, sender = Kind(envelope.kind), envelope.sender
         if sender not in self._params:
             raise FaultyClientError(f"party {sender} was not invited", [sender])
-        if self._seen.get((sender, kind)) == envelope.checksum:
-            return ()  # the same frame again: transports may repeat
-        if kind.name not in self.TRANSITIONS[self._state] or sender not in self._expected:
-            # Nobody is to blame for being late: the exchange was closed without this client.
-            raise ProtocolError(f"{kind.name} from client {sender} came outside its exchange (now {self._state.name})")
-        if sender in self._answered:
-            raise FaultyClientError(f"client {sender} sent two different {kind.name} messages", [sender])
-        self._take(kind, envelope)
-        self._answered.add(sender)
-        self._seen[sender, kind] = envelope.checksum
+        due = kind.name in self.TRANSITIONS[self._state]
+        if self._exchange.admits(envelope, kind.name, self._state.name, due=due):
+            self._take(kind, envelope)
+            self._exchange.took(envelope)
         return ()
 
     def close_round(self) -> Sequence[Event]:
@@ -128,11 +120,10 @@ class Server(Machine):
         the threshold are left.
         """
         self._check("close")
-        left, needed = len(self._answered), self._params.threshold
+        left, needed = len(self._exchange.answered), self._params.threshold
         if left < needed:
             return self._fail(
-                TooFewClientsError(f"{left} clients are left in {self._state.name}; the threshold is {needed}"),
-                Abort.TOO_FEW_CLIENTS,
+                TooFewClientsError(f"{left} clients are left in {self._state.name}; the threshold is {needed}")
             )
         step = {
             State.ADVERTISE: self._publish_roster,
@@ -188,13 +179,13 @@ class Server(Machine):
         self._advance("close")
         body = Roster(self._keys).encode()
         self._roster_hash = roster_hash(self._params, body)
-        self._open(self._keys)
+        self._exchange.open(self._keys)
         return [self._send(Kind.ROSTER, client, body) for client in sorted(self._keys)]
 
     def _route_shares(self) -> Sequence[Event]:
         self._advance("close")
         sharing = sorted(self._boxes)
-        self._open(sharing)
+        self._exchange.open(sharing)
         return [
             self._send(
                 Kind.DELIVER_SHARES,
@@ -206,10 +197,11 @@ class Server(Machine):
 
     def _request_unmask(self) -> Sequence[Event]:
         self._advance("close")
-        self._survivors = tuple(sorted(self._answered))
-        dropped = tuple(client for client in sorted(self._boxes) if client not in self._answered)
-        self._asked = len(unmasking.share_places(self._params, sorted(self._boxes), frozenset(self._survivors)))
-        self._open(self._survivors)
+        self._survivors = self._exchange.answered
+        survived = frozenset(self._survivors)
+        dropped = tuple(client for client in sorted(self._boxes) if client not in survived)
+        self._asked = len(unmasking.share_places(self._params, sorted(self._boxes), survived))
+        self._exchange.open(self._survivors)
         body = UnmaskRequest(self._survivors, dropped).encode()
         return [self._send(Kind.UNMASK_REQUEST, client, body) for client in self._survivors]
 
@@ -217,7 +209,7 @@ class Server(Machine):
         try:
             values, suspects = self._unmasked()
         except FaultyClientError as error:
-            return self._fail(error, Abort.FAULTY_CLIENTS)
+            return self._fail(error)
         self._advance("close")
         self._forget()
         return [Completed(SumResult(values, self._survivors, suspects))]
@@ -236,17 +228,16 @@ class Server(Machine):
 
     # ---- the rest -------------------------------------------------------------------------------------------
 
-    def _open(self, clients: Collection[ClientId]) -> None:
-        self._expected, self._answered = set(clients), set()
-
-    def _fail(self, error: TooFewClientsError | FaultyClientError, reason: int) -> Sequence[Event]:
+    def _fail(self, error: TooFewClientsError | FaultyClientError) -> Sequence[Event]:
         self._advance("fail")
-        notices = [self._send(Kind.ABORT, client, Abort(reason).encode()) for client in sorted(self._expected)]
+        body = Abort.for_error(error).encode()
+        notices = [self._send(Kind.ABORT, client, body) for client in self._exchange.asked]
         self._forget()
         return [*notices, Aborted(error, getattr(error, "clients", ()))]
 
     def _forget(self) -> None:
-        self._expected, self._answered, self._total = set(), set(), None
+        self._exchange.open(())
+        self._total = None
         self._keys, self._boxes, self._shares = {}, {}, {}
 
     def _send(self, kind: Kind, to: ClientId, body: bytes) -> Send:

@@ -145,7 +145,7 @@ DECODERS: dict[str, tuple[Kind, Callable[[bytes, Params], bytes]]] = {
     "MaskedInput": (Kind.MASKED_INPUT, lambda body, params: bytes(MaskedInput.decode(body, params).encode())),
     "UnmaskRequest": (Kind.UNMASK_REQUEST, lambda body, params: UnmaskRequest.decode(body, params).encode()),
     "UnmaskShares": (Kind.UNMASK_SHARES, lambda body, params: UnmaskShares.decode(body, params).encode()),
-    "Abort": (Kind.ABORT, lambda body, params: Abort.decode(body, params).encode()),
+    "Abort": (Kind.ABORT, lambda body, params: Abort.decode(body).encode()),
 }
 
 

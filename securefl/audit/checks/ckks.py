@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from securefl.audit.checks import Case, Check, Mismatch, expect, refused
+from securefl.audit.checks import Case, Check, expect, refused
+from securefl.audit.checks.sessions import Replay, check_params, context_of, play
 from securefl.ckks import (
     KEY_HOLDER,
     Client,
@@ -26,8 +27,6 @@ from securefl.ckks import (
 from securefl.ckks.keys import Key
 from securefl.ckks.residues import pack_residues, unpack_residues
 from securefl.ckks.ring import Multiplier, lift, noise, uniform
-from securefl.machine import Aborted, Completed, Event, RoundContext, Segment, Send, SumResult
-from securefl.primitives.kem import PublicKey
 from securefl.primitives.prg import Keystream
 from securefl.types import SERVER, PartyId
 
@@ -36,42 +35,9 @@ __all__ = ["CHECKS"]
 
 def params_of(given: Mapping[str, Any]) -> Params:
     """The parameters of a vector. Raises :class:`~securefl.errors.ConfigurationError` when they cannot work."""
-    context = RoundContext(
-        session=bytes.fromhex(given["session"]),
-        round=given["round"],
-        clients=tuple(PartyId(client) for client in given["clients"]),
-        dimension=given["dimension"],
-        max_value=int(given["max_value"]),
-        threshold=given["threshold"],
-        model_hash=bytes.fromhex(given["model_hash"]),
-        encoding=bytes.fromhex(given["encoding"]),
-        segments=tuple(Segment(*part) for part in given["segments"]),
-    )
     model = next(model for model in KeyModel if model.label == given["model"])
     release = next(release for release in Release if release.label == given["release"])
-    return Params.of(context, parameter_set(given["set"]), model, flooded=given["flooded"], release=release)
-
-
-class _Tokens:
-    """Recorded tokens, in the order in which they were drawn."""
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self._tokens = [bytes.fromhex(token) for token in given.get("tokens", ())]
-
-    def token(self, length: int) -> bytes:
-        if not self._tokens or len(self._tokens[0]) != length:
-            raise Mismatch(f"{length} random bytes are drawn where none, or another number, were recorded")
-        return self._tokens.pop(0)
-
-    def seal(self, recipient: PublicKey, plaintext: bytes, info: bytes) -> bytes:
-        raise Mismatch("nothing is sealed in this protocol")
-
-
-def _params(case: Case) -> None:
-    if case.error is not None:
-        refused(case.error, lambda: params_of(case.input))
-        return
-    expect("the context hash", params_of(case.input).context_hash.hex(), case.expected["context"])
+    return Params.of(context_of(given), parameter_set(given["set"]), model, flooded=given["flooded"], release=release)
 
 
 def _layout(case: Case) -> None:
@@ -127,7 +93,7 @@ def _role(params: Params, case: Case) -> Client | Server | KeyHolder:
     given, key = case.input, _key_of(params, case.params["key"])
     if given["role"] == "client":
         me = PartyId(given["me"])
-        return Client(params, me, identities[me], directory, shared=key, entropy=_Tokens(given))
+        return Client(params, me, identities[me], directory, shared=key, entropy=Replay(given.get("tokens", ())))
     if given["role"] == "server":
         return Server(params, identities[SERVER], directory)
     backend.require()  # it decrypts with SEAL: without the extra the test is skipped
@@ -136,44 +102,11 @@ def _role(params: Params, case: Case) -> Client | Server | KeyHolder:
 
 
 def _play(case: Case) -> None:
-    params = params_of(case.params)
-    role = _role(params, case)
-    steps = [partial(_step, role, step) for step in case.input["steps"]]
-    if case.error is not None:
-        for step in steps[:-1]:
-            step()
-        refused(case.error, lambda: _raised(steps[-1]()))
-        return
-    events = [event for step in steps for event in step()]
-    expect("the frames sent", [bytes(e.frame).hex() for e in events if isinstance(e, Send)], case.expected["sent"])
-    ends = [event for event in events if isinstance(event, Completed)]
-    expect("the end", len(ends), 1)
-    if "sum" in case.expected:
-        result = ends[0].result or SumResult(np.zeros(0, dtype=np.uint64), ())
-        expect("the sum", [str(value) for value in result.values.tolist()], case.expected["sum"])
-        expect("the survivors", list(result.survivors), case.expected["survivors"])
-
-
-def _step(role: Client | Server | KeyHolder, step: Mapping[str, Any]) -> Sequence[Event]:
-    if step["do"] == "start":
-        return role.start()
-    if step["do"] == "receive":
-        return role.receive(bytes.fromhex(step["frame"]))
-    if step["do"] == "close" and isinstance(role, Server):
-        return role.close_round()
-    if step["do"] == "provide" and isinstance(role, Client):
-        return role.provide(np.array(step["values"], dtype=np.uint64))
-    raise Mismatch(f"this role does not {step['do']}")
-
-
-def _raised(events: Sequence[Event]) -> None:
-    for event in events:
-        if isinstance(event, Aborted):
-            raise event.reason
+    play(_role(params_of(case.params), case), case)
 
 
 CHECKS: Final[Mapping[str, Check]] = {
-    "params": _params,
+    "params": partial(check_params, params_of),
     "layout": _layout,
     "code": _code,
     "residues": _residues,

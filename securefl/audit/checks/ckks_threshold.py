@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from securefl.audit.checks import Case, Check, Mismatch, expect, refused
+from securefl.audit.checks import Case, Check, expect, refused
+from securefl.audit.checks.sessions import Replay, context_of
 from securefl.ckks.identity import Identity
 from securefl.ckks.ring import noise
 from securefl.ckks.threshold import (
@@ -20,27 +21,12 @@ from securefl.ckks.threshold import (
     wide,
 )
 from securefl.ckks.threshold.messages import write_polynomial
-from securefl.machine import Event, RoundContext, Segment, Send
-from securefl.primitives.kem import PublicKey
+from securefl.machine import Event, RoundContext, Send
 from securefl.transport.memory import Faults, Outcome, run_session
 from securefl.types import ClientId, IntegerVector, PartyId
 from securefl.wire import CHECKSUM_BYTES, HEADER_BYTES, Buffer, seal_frame
 
 __all__ = ["CHECKS"]
-
-
-def _context(given: Mapping[str, Any]) -> RoundContext:
-    return RoundContext(
-        session=bytes.fromhex(given["session"]),
-        round=given["round"],
-        clients=tuple(PartyId(client) for client in given["clients"]),
-        dimension=given["dimension"],
-        max_value=int(given["max_value"]),
-        threshold=given["threshold"],
-        model_hash=bytes.fromhex(given["model_hash"]),
-        encoding=bytes.fromhex(given["encoding"]),
-        segments=tuple(Segment(size, int(top)) for size, top in given["segments"]),
-    )
 
 
 def _sha(data: Buffer) -> str:
@@ -50,9 +36,9 @@ def _sha(data: Buffer) -> str:
 def _params(case: Case) -> None:
     given = case.input
     if case.error is not None:
-        refused(case.error, lambda: ThresholdParams.of(_context(given), given["statistical_bits"]))
+        refused(case.error, lambda: ThresholdParams.of(context_of(given), given["statistical_bits"]))
         return
-    params = ThresholdParams.of(_context(given), given["statistical_bits"])
+    params = ThresholdParams.of(context_of(given), given["statistical_bits"])
     found = {
         "context": params.context_hash.hex(),
         "attempt": params.attempt_hash(1, params.clients[1:]).hex(),
@@ -96,21 +82,6 @@ def _product(case: Case) -> None:
     expect("its high bits", _sha(wide.top(limbs).astype("<u8").tobytes()), case.expected["high"])
 
 
-class _Replay:
-    """The bytes that one client draws, in order."""
-
-    def __init__(self, tokens: list[str]) -> None:
-        self._tokens = [bytes.fromhex(token) for token in tokens]
-
-    def token(self, length: int) -> bytes:
-        if not self._tokens or len(self._tokens[0]) != length:
-            raise Mismatch(f"{length} random bytes are drawn where none, or another number, were recorded")
-        return self._tokens.pop(0)
-
-    def seal(self, recipient: PublicKey, plaintext: bytes, info: bytes) -> bytes:
-        raise Mismatch("something is sealed")
-
-
 class _Altered:
     """A role, one of whose frames may leave with another byte in it. ``fault``: [frames to go, byte of the body]."""
 
@@ -146,7 +117,7 @@ class _Recorded(ThresholdSum):
             self._identities[PartyId(int(client))] = Identity(bytes.fromhex(given["identity"]))
 
     def client(self, context: RoundContext, me: ClientId) -> ThresholdClient:
-        entropy = _Replay(self._clients[str(me)]["tokens"])
+        entropy = Replay(self._clients[str(me)]["tokens"])
         identity = self._identity(me)
         role = ThresholdClient(self.params(context), me, identity, self.directory(context), entropy=entropy)
         return _Altered(role, self._fault)  # type: ignore[return-value]
@@ -165,7 +136,7 @@ def _play(case: Case, faults: Faults, frames: list[list[Any]], fault: list[int] 
         frames.append([sender, to, memoryview(frame).nbytes, _sha(frame)])
 
     protection = _Recorded(clients, case.params["statistical_bits"], fault)
-    return run_session(protection, _context(case.params), values, faults=faults, observe=observe)
+    return run_session(protection, context_of(case.params), values, faults=faults, observe=observe)
 
 
 def _session(case: Case) -> None:

@@ -31,13 +31,12 @@ from securefl.errors import (
     AuthenticationError,
     ConfigurationError,
     DecodeError,
-    FaultyClientError,
     FaultyServerError,
     LocalProtocolError,
     ProtocolError,
     TooFewClientsError,
 )
-from securefl.machine import Aborted, Completed, Event, Machine, NeedInput, Send, TransitionTable
+from securefl.machine import Completed, Event, Machine, NeedInput, Send, TransitionTable
 from securefl.primitives.entropy import Entropy, SystemEntropy
 from securefl.types import SERVER, ClientId, IntegerVector
 from securefl.wire import Buffer, open_frame, seal_frame
@@ -190,7 +189,8 @@ class ThresholdClient(Machine):
                 case Restart():
                     return self._restart(message)
                 case Abort():
-                    return self._end(message)
+                    self._drop_secrets()
+                    return [message.event()]
         except (ProtocolError, AuthenticationError):
             self._state = State.ABORTED
             self._drop_secrets()
@@ -327,12 +327,6 @@ class ThresholdClient(Machine):
         self._attempt += 1
         self._clients = message.clients
         return [self._begin()]
-
-    def _end(self, message: Abort) -> Sequence[Event]:
-        self._drop_secrets()
-        if message.reason == Abort.TOO_FEW_CLIENTS:
-            return [Aborted(TooFewClientsError("the server ended the session: too few clients are left"))]
-        return [Aborted(FaultyClientError("the server ended the session: clients broke the protocol"))]
 
     def _enough(self, count: int, what: str) -> None:
         if count < self._minimum:

@@ -18,6 +18,7 @@ from securefl.ckks.identity import SIGNATURE_BYTES
 from securefl.ckks.threshold.params import SHARE_BYTES, ThresholdParams
 from securefl.ckks.threshold.wide import COEFFICIENT_BYTES, DEGREE, LIMBS, Words
 from securefl.errors import DecodeError
+from securefl.exchange import Abort
 from securefl.types import ClientId, PartyId
 from securefl.wire import OVERHEAD_BYTES, Buffer, Reader, Writer
 
@@ -247,26 +248,6 @@ class Restart:
         return cls(clients)
 
 
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Server → client, any time: the session has ended without a result. 1 byte, the reason. SPEC §7."""
-
-    reason: int
-
-    TOO_FEW_CLIENTS = 1
-    FAULTY_CLIENTS = 2
-
-    def encode(self) -> bytes:
-        return bytes([self.reason])
-
-    @classmethod
-    def decode(cls, body: Buffer) -> Abort:
-        reason = bytes(_exactly(body, 1, "an abort notice"))[0]
-        if reason not in (cls.TOO_FEW_CLIENTS, cls.FAULTY_CLIENTS):
-            raise DecodeError(f"unknown abort reason {reason}")
-        return cls(reason)
-
-
 def client_limits(params: ThresholdParams) -> dict[int, int]:
     """The largest body, in bytes, of every kind that a client takes."""
     return {
@@ -275,7 +256,7 @@ def client_limits(params: ThresholdParams) -> dict[int, int]:
         Kind.SUM: Sum.length(params),
         Kind.SUM_CONFIRMED: Confirmed.limit(params),
         Kind.RESTART: Restart.limit(params),
-        Kind.ABORT: 1,
+        Kind.ABORT: Abort.LENGTH,
     }
 
 

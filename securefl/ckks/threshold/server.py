@@ -14,7 +14,6 @@ from securefl.ckks.identity import SIGNATURE_BYTES, Directory
 from securefl.ckks.threshold import wide
 from securefl.ckks.threshold.check import Announcement
 from securefl.ckks.threshold.messages import (
-    Abort,
     Confirm,
     Confirmed,
     Input,
@@ -33,9 +32,9 @@ from securefl.errors import (
     DecodeError,
     FaultyClientError,
     FaultyServerError,
-    ProtocolError,
     TooFewClientsError,
 )
+from securefl.exchange import Abort, Exchange
 from securefl.machine import Aborted, Completed, Event, Machine, Send, SumResult, TransitionTable
 from securefl.types import SERVER, ClientId
 from securefl.wire import Buffer, Envelope, open_frame, seal_frame
@@ -98,9 +97,7 @@ class ThresholdServer(Machine):
         self._params = params
         self._attempt, self._clients = 0, params.clients
         self._context = params.attempt_hash(0, params.clients)
-        self._expected: set[ClientId] = set()
-        self._answered: set[ClientId] = set()
-        self._seen: dict[tuple[ClientId, Kind], bytes] = {}
+        self._exchange = Exchange()
         self._confirms: dict[ClientId, Confirm] = {}
         self._announced: Announcement | None = None
         self._key_sum: LimbSums
@@ -111,7 +108,7 @@ class ThresholdServer(Machine):
     @property
     def waiting_for(self) -> Collection[ClientId]:
         """Parties that were asked in the present exchange and have not answered, ascending."""
-        return tuple(sorted(self._expected - self._answered))
+        return self._exchange.waiting_for
 
     @property
     def attempt(self) -> int:
@@ -121,7 +118,7 @@ class ThresholdServer(Machine):
     def start(self) -> Sequence[Event]:
         """Open the session: the first exchange waits for the key shares of all invited clients."""
         self._advance("start")
-        self._open(self._clients)
+        self._exchange.open(self._clients)
         return ()
 
     def receive(self, frame: Buffer) -> Sequence[Event]:
@@ -138,15 +135,10 @@ class ThresholdServer(Machine):
         kind, sender = Kind(envelope.kind), envelope.sender
         if sender not in self._params:
             raise FaultyClientError(f"party {sender} was not invited", [sender])
-        if self._seen.get((sender, kind)) == envelope.checksum:
-            return ()  # the same frame again: transports may repeat
-        if kind.name not in self.TRANSITIONS[self._state] or sender not in self._expected:
-            raise ProtocolError(f"{kind.name} from client {sender} came outside its exchange (now {self._state.name})")
-        if sender in self._answered:
-            raise FaultyClientError(f"client {sender} sent two different {kind.name} messages", [sender])
-        self._take(kind, envelope)
-        self._answered.add(sender)
-        self._seen[sender, kind] = envelope.checksum
+        due = kind.name in self.TRANSITIONS[self._state]
+        if self._exchange.admits(envelope, kind.name, self._state.name, due=due):
+            self._take(kind, envelope)
+            self._exchange.took(envelope)
         return ()
 
     def close_round(self) -> Sequence[Event]:
@@ -156,7 +148,7 @@ class ThresholdServer(Machine):
         share is missing, and :class:`FaultyClientError` when what was opened is no sum.
         """
         self._check("close")
-        missing, left = self.waiting_for, sorted(self._answered)
+        missing, left = self._exchange.waiting_for, self._exchange.answered
         if len(left) < self._params.threshold:
             return self._fail(
                 TooFewClientsError(
@@ -171,7 +163,7 @@ class ThresholdServer(Machine):
                 )
             )
         if missing and self._state is not State.KEYS:
-            return self._restart(tuple(left))
+            return self._restart(left)
         step = {
             State.KEYS: self._announce_key,
             State.KEY_CHECK: self._confirm_key,
@@ -207,7 +199,7 @@ class ThresholdServer(Machine):
 
     def _announce_key(self) -> Sequence[Event]:
         self._advance("close")
-        body = JointKey(tuple(sorted(self._answered)), self._key_sum).encode()
+        body = JointKey(self._exchange.answered, self._key_sum).encode()
         return self._announce(Kind.JOINT_KEY, body, self._key_sum[np.newaxis])
 
     def _confirm_key(self) -> Sequence[Event]:
@@ -227,8 +219,8 @@ class ThresholdServer(Machine):
     def _announce(self, kind: Kind, body: bytes | memoryview, sums: LimbSums) -> Sequence[Event]:
         self._announced = Announcement(self._context, kind, body, (part.astype(np.int64) for part in sums))
         self._confirms = {}
-        self._open(self._answered)
-        return [self._send(kind, client, body) for client in sorted(self._expected)]
+        self._exchange.open(self._exchange.answered)
+        return [self._send(kind, client, body) for client in self._exchange.asked]
 
     def _relay(self, kind: Kind) -> Sequence[Event]:
         """Pass all confirmations on, when they add up."""
@@ -243,19 +235,19 @@ class ThresholdServer(Machine):
                 )
         self._advance("close")
         self._announced = None
-        self._open(self._confirms)
+        self._exchange.open(self._confirms)
         body = Confirmed(items).encode()
-        return [self._send(kind, client, body) for client in sorted(self._expected)]
+        return [self._send(kind, client, body) for client in self._exchange.asked]
 
     def _fuse(self) -> Sequence[Event]:
-        survivors = tuple(sorted(self._answered))
+        survivors = self._exchange.answered
         try:
             values = self._params.decode(self._c0, len(survivors))
         except DecodeError as error:
             return self._fail(FaultyClientError(f"{error}; a party gave a false ciphertext or share", survivors))
         self._advance("close")
         self._forget()
-        self._open(())
+        self._exchange.open(())
         return [Completed(SumResult(values, survivors))]
 
     # ---- the rest -------------------------------------------------------------------------------------------
@@ -267,20 +259,17 @@ class ThresholdServer(Machine):
         self._attempt += 1
         self._clients = left
         self._context = self._params.attempt_hash(self._attempt, left)
-        self._seen = {}
         self._forget()
-        self._open(left)
+        self._exchange.forget()
+        self._exchange.open(left)
         return events
-
-    def _open(self, clients: Collection[ClientId]) -> None:
-        self._expected, self._answered = set(clients), set()
 
     def _fail(self, error: TooFewClientsError | FaultyClientError) -> Sequence[Event]:
         self._advance("fail")
-        reason = Abort.TOO_FEW_CLIENTS if isinstance(error, TooFewClientsError) else Abort.FAULTY_CLIENTS
-        notices = [self._send(Kind.ABORT, client, Abort(reason).encode()) for client in sorted(self._expected)]
+        body = Abort.for_error(error).encode()
+        notices = [self._send(Kind.ABORT, client, body) for client in self._exchange.asked]
         self._forget()
-        self._open(())
+        self._exchange.open(())
         return [*notices, Aborted(error, getattr(error, "clients", ()))]
 
     def _forget(self) -> None:

@@ -165,11 +165,10 @@ def test_unmask_shares(shares: tuple[bytes | None, ...]) -> None:
 
 @pytest.mark.parametrize("reason", [Abort.TOO_FEW_CLIENTS, Abort.FAULTY_CLIENTS])
 def test_abort(reason: int) -> None:
-    params = params_of()
     assert Abort(reason).encode() == bytes([reason])
-    assert Abort.decode(bytes([reason]), params) == Abort(reason)
-    assert Abort.limit(params) == 1
-    refuse_other_lengths(bytes([reason]), lambda data: Abort.decode(data, params))
+    assert Abort.decode(bytes([reason])) == Abort(reason)
+    assert Abort.LENGTH == 1
+    refuse_other_lengths(bytes([reason]), Abort.decode)
 
 
 @both_suites
@@ -275,7 +274,7 @@ def test_a_share_is_present_or_absent(flag: int, share: bytes) -> None:
 @pytest.mark.parametrize("reason", [0, 3, 255])
 def test_unknown_reasons_are_refused(reason: int) -> None:
     with pytest.raises(DecodeError, match=f"reason {reason}"):
-        Abort.decode(bytes([reason]), params_of())
+        Abort.decode(bytes([reason]))
 
 
 # ---- what is printed ----------------------------------------------------------------------------------------

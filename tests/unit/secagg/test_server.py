@@ -275,7 +275,7 @@ def test_fewer_than_the_threshold_end_the_session_with_a_notice(step: str) -> No
     asked = session.server.waiting_for
     events = session.play(silent=(1, 4, 9))
     assert [(event.to, event.frame[2]) for event in events[:-1]] == [(i, Kind.ABORT) for i in asked]
-    assert all(Abort.decode(opened(event), PARAMS) == Abort(Abort.TOO_FEW_CLIENTS) for event in events[:-1])
+    assert all(Abort.decode(opened(event)) == Abort(Abort.TOO_FEW_CLIENTS) for event in events[:-1])
     (end,) = events[-1:]
     assert isinstance(end, Aborted)
     assert isinstance(end.reason, TooFewClientsError)
@@ -596,7 +596,7 @@ def test_a_dealer_of_wrong_shares_is_named(dropped: tuple[int, ...]) -> None:
     assert isinstance(end.reason, FaultyClientError)
     assert end.blamed == end.reason.clients
     assert 6 in end.blamed
-    notices = [Abort.decode(opened(event), PARAMS).reason for event in events[:-1]]
+    notices = [Abort.decode(opened(event)).reason for event in events[:-1]]
     assert notices == [Abort.FAULTY_CLIENTS] * (5 - len(dropped))
     assert_forgotten(session.server)
 

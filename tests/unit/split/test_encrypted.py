@@ -135,9 +135,9 @@ def test_the_weight_gradient_attack_fails_on_what_the_server_holds(monkeypatch: 
     """With dz and dW of a small batch the activations are solved for exactly; our server has neither."""
     seen: list[np.ndarray] = []
     rng = np.random.default_rng(3)
-    # 100 examples of the first client: chance correlates its 48 activations with noise by 0.025 (rows of a batch share
-    # a few directions), and the bound at the end is six deviations away; from gradients in the clear it would be 1
-    data = from_arrays(rng.normal(size=(300, 4)).astype(np.float32), np.arange(300) % 10)
+    # 400 examples of the first client: chance correlates its 48 activations with noise by 0.016 (standard deviation of
+    # 12 runs; rows of a batch share a few directions); from gradients in the clear it would be 1
+    data = from_arrays(rng.normal(size=(1200, 4)).astype(np.float32), np.arange(1200) % 10)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 48), nn.ReLU(), nn.Linear(48, 10))
@@ -168,21 +168,21 @@ def test_the_weight_gradient_attack_fails_on_what_the_server_holds(monkeypatch: 
     assert np.abs(np.concatenate(bare) - known).max() < 1e-4
     guess = np.concatenate(ours)
     guess = guess / np.linalg.norm(guess, axis=1, keepdims=True)
-    assert abs(correlation(guess, known, mean)) < 0.15
+    assert abs(correlation(guess, known, mean)) < 0.1
 
 
 def test_ciphertexts_leak_nothing_that_the_attacks_find() -> None:
     training = _run(rounds=1)
     for _ in training.rounds():
         pass
-    data = _blobs(300, 7)
+    # Ciphertexts give 0.00 ± 0.014, 0.00 ± 0.03 and 0.506 ± 0.008 (12 runs): with fewer examples the bounds would be a
+    # matter of chance. Plain split learning gives above 0.8, 0.8 and 0.9.
+    data = _blobs(2400, 7)
     figures = leakage_of(*training.server_views(data), data, SeedTree(3))
-    # What 150 hidden examples of pure noise give: 0.01 ± 0.05, 0.01 ± 0.09, 0.51 ± 0.02. The bounds are six deviations
-    # away, and far from what plain split learning gives (above 0.8, 0.8 and 0.9).
-    assert abs(figures.reconstruction) < 0.33
-    assert figures.distance_correlation < 0.53
+    assert abs(figures.reconstruction) < 0.2
+    assert figures.distance_correlation < 0.25
     assert figures.label_auc is not None
-    assert figures.label_auc < 0.64
+    assert figures.label_auc < 0.55
 
 
 def test_tenseals_forced_scale_is_wrong_and_ours_exact() -> None:
