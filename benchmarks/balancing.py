@@ -10,14 +10,14 @@ by DP-SGD.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict, dataclass
 from statistics import fmean, pstdev
 
 import numpy as np
 import torch
+from _harness import command_line, write_figures
 
-from securefl.cli.output import print_table, write_json
+from securefl.cli.output import print_table
 from securefl.encoding.quantize import FixedPoint
 from securefl.fl import models
 from securefl.fl.aggregators import ProtectedAggregator
@@ -83,10 +83,7 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    options = parser.parse_args()
+    options = command_line(__doc__)
     seeds, gan_rounds, rounds = (1, 6, 10) if options.quick else (3, 60, 30)
     rows = []
     with torch_threads(1):
@@ -113,7 +110,7 @@ def main() -> None:
                 for row in rows
             ],
         )
-    write_json({"rows": [asdict(row) for row in rows], "gan_rounds": gan_rounds, "seeds": seeds}, options.json)
+    write_figures({"rows": [asdict(row) for row in rows], "gan_rounds": gan_rounds, "seeds": seeds}, options.json)
 
 
 def _row(name: str, found: list[list[float]], alone: float | None, epsilon: float | None) -> Row:

@@ -9,12 +9,11 @@ float32 and ends at bytes, quantization and signatures included.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -22,7 +21,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from secagg import machine
+from _harness import command_line, timed, write_figures
 
 from securefl.ckks import KEY_HOLDER, CKKSSum, KeyModel, Server
 from securefl.ckks.cipher import open_sum
@@ -30,7 +29,7 @@ from securefl.ckks.messages import EncryptedSum
 from securefl.ckks.ring import add_into
 from securefl.ckks.threshold import ThresholdParams, ThresholdSum
 from securefl.ckks.threshold.messages import Share
-from securefl.cli.output import console, print_table, write_json
+from securefl.cli.output import console, print_table
 from securefl.encoding.quantize import FixedPoint
 from securefl.machine import RoundContext
 from securefl.primitives.entropy import SystemEntropy
@@ -55,13 +54,6 @@ class Times:
     message: int = 0
     error: float = 0.0
     wrong: int = 0
-
-
-def timed(into: list[float], step: Callable[[], Any]) -> Any:
-    start = perf_counter()
-    result = step()
-    into.append(perf_counter() - start)
-    return result
 
 
 @contextmanager
@@ -261,14 +253,8 @@ def reached(name: str, found: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes: a check that it runs, not a figure")
-    parser.add_argument("--json", help="write the figures here")
-    arguments = parser.parse_args()
-    if arguments.json == "-":
-        console.stderr = True  # standard output is for the figures
+    arguments = command_line(__doc__)
     dimension = 50_000 if arguments.quick else 1_000_000
-    console.print(machine(), markup=False)
     baseline, ours = Baseline(), [Ours(model, dimension) for model in KeyModel]
     expected = np.zeros(dimension)
     for at in range(1, CLIENTS + 1):
@@ -322,7 +308,7 @@ def main() -> None:
         "however many clients",
         markup=False,
     )
-    write_json({"machine": machine(), "one_key": results, "threshold": shares, "server_memory": memory}, arguments.json)
+    write_figures({"one_key": results, "threshold": shares, "server_memory": memory}, arguments.json)
 
 
 if __name__ == "__main__":

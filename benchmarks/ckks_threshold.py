@@ -9,7 +9,6 @@ TenSEAL is installed: it has no threshold keys, so that only its encryption comp
 
 from __future__ import annotations
 
-import argparse
 import os
 import tracemalloc
 from collections import defaultdict
@@ -19,11 +18,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from secagg import machine
+from _harness import command_line, write_figures
 
 from securefl.ckks.threshold import ThresholdParams, ThresholdServer, ThresholdSum
 from securefl.ckks.threshold.messages import Share
-from securefl.cli.output import console, print_table, write_json
+from securefl.cli.output import console, print_table
 from securefl.machine import Completed, NeedInput, RoundContext, Send
 from securefl.types import PartyId
 
@@ -147,14 +146,8 @@ def server_memory(dimension: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes: a check that it runs, not a figure")
-    parser.add_argument("--json", help="write the figures here")
-    arguments = parser.parse_args()
-    if arguments.json == "-":
-        console.stderr = True  # standard output is for the figures
+    arguments = command_line(__doc__)
     dimension = 60_000 if arguments.quick else 1_000_000
-    console.print(machine(), markup=False)
     cases = [measured(10, dimension, bits) for bits in (10, 12, 16)] + [measured(3, dimension, 16)]
     print_table(
         f"n of n, {dimension:,} integers: bytes per parameter; goals at ten parties: up <= {GOALS[0]:g}, share <= "
@@ -193,8 +186,8 @@ def main() -> None:
         f"server while it takes inputs: {few:.2f} vectors of ciphertexts with 2 parties, {many:.2f} with 10",
         markup=False,
     )
-    figures = {"machine": machine(), "cases": cases, "usual_encrypt_ns": baseline, "server_memory": [few, many]}
-    write_json(figures, arguments.json)
+    figures = {"cases": cases, "usual_encrypt_ns": baseline, "server_memory": [few, many]}
+    write_figures(figures, arguments.json)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ those of the masked rounds. Times are per core (one thread); ratios carry over t
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import tracemalloc
 from dataclasses import asdict, dataclass
 from statistics import fmean, median, pstdev
@@ -20,14 +18,16 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from _harness import command_line, write_figures
 from threadpoolctl import threadpool_limits
 
-from securefl.cli.output import bytes_text, console, print_table, write_json
+from securefl.cli.output import bytes_text, console, print_table
 from securefl.encoding.compressor import Scale
 from securefl.encoding.packing import Packing
 from securefl.encoding.payload import Payload
 from securefl.encoding.public import PublicRandomness
-from securefl.fl.compression import aggregator_of, compression_of, pruning_of
+from securefl.fl.aggregator_choice import aggregator_of
+from securefl.fl.compression import compression_of, pruning_of
 from securefl.fl.config import CompressionConfig, Config, parse
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.workload import prepare
@@ -170,10 +170,7 @@ def _speed_row(name: str, figures: dict[str, float]) -> tuple[str, ...]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    options = parser.parse_args()
+    options = command_line(__doc__)
     quiet = options.json == "-"
     seeds, rounds = (1, 15) if options.quick else (5, 100)
     rows: list[Row] = []
@@ -214,13 +211,12 @@ def main() -> None:
             ),
             [_speed_row(name, figures) for name, figures in speeds.items()],
         )
-    write_json(
+    write_figures(
         {
             "rows": [asdict(row) for row in rows],
             "speed": speeds,
             "rounds": rounds,
             "seeds": seeds,
-            "machine": platform.processor() or platform.machine(),
         },
         options.json,
     )

@@ -8,11 +8,12 @@ sums, whose vectors are as long as masked ones.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
-from securefl.cli.output import bytes_text, print_table, write_json
+from _harness import command_line, write_figures
+
+from securefl.cli.output import bytes_text, print_table
 from securefl.encoding.quantize import FixedPoint
 from securefl.fl.aggregators import ProtectedAggregator
 from securefl.fl.config import parse
@@ -49,10 +50,7 @@ def measure(parts: int, seeds: int, rounds: int) -> Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    options = parser.parse_args()
+    options = command_line(__doc__)
     seeds, rounds = (1, 12) if options.quick else (5, 60)
     with torch_threads(1):
         rows = [measure(parts, seeds, rounds) for parts in (1, 2, 3, 4)]
@@ -71,7 +69,7 @@ def main() -> None:
                 for row in rows
             ],
         )
-    write_json({"rows": [asdict(row) for row in rows], "rounds": rounds, "seeds": seeds}, options.json)
+    write_figures({"rows": [asdict(row) for row in rows], "rounds": rounds, "seeds": seeds}, options.json)
 
 
 if __name__ == "__main__":

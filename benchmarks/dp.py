@@ -8,11 +8,9 @@ one thread; absolute times depend on the machine. Peers (dp-accounting, opacus) 
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
-import platform
 from collections.abc import Callable
 from fractions import Fraction
 from importlib.util import find_spec
@@ -21,6 +19,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from _harness import command_line
 
 from securefl import dp
 from securefl.dp.accountant import event_epsilon
@@ -213,14 +212,11 @@ def _opacus(model: Any, x: Any, y: Any) -> Callable[[], None]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--json", metavar="PATH", help="also write the figures to a file")
-    arguments = parser.parse_args(argv)
+    arguments = command_line(__doc__, argv)
     dp.epsilon(noise_multiplier=1.0, sampling_probability=0.5, rounds=10, delta=DELTA)  # import costs nothing below
     rows = [r for part in (accountant, sampler, distributed, dpsgd) for r in part(arguments.quick)]
     width = max(len(r[0]) for r in rows)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for name, value, limit, good in rows:
         verdict = "" if good is None else ("met" if good else "NOT MET")
         print(f"{name:<{width}}  {value:>14}  {limit:>9}  {verdict}")

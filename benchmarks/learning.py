@@ -8,31 +8,24 @@ seeds, not of the machine; times carry over as ratios only.
 
 from __future__ import annotations
 
-import argparse
-import platform
-
 import _learning_personal
 import _learning_servers
+from _harness import command_line, write_figures
 from threadpoolctl import threadpool_limits
-
-from securefl.cli.output import write_json
 
 #: Name in the JSON → module.
 PARTS = {"personalization": _learning_personal, "servers": _learning_servers}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer seeds and rounds: a check, not a figure")
-    parser.add_argument("--json", metavar="PATH")
-    options = parser.parse_args()
+    options = command_line(__doc__)
     figures = {}
     with threadpool_limits(1):
         for name, part in PARTS.items():
             figures[name] = part.measure(options.quick)
             if options.json != "-":
                 part.show(figures[name])
-    write_json({**figures, "machine": platform.processor() or platform.machine()}, options.json)
+    write_figures(figures, options.json)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ that the clock can show. Times do not carry over to other machines; bytes, round
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 from collections.abc import Callable
@@ -22,15 +21,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from _harness import command_line, write_figures
 from torch import nn
 
-from securefl.cli.output import console, print_table, write_json
+from securefl.cli.output import console, print_table
 from securefl.cluster.local import local_cluster
 from securefl.cluster.servers import Servers
 from securefl.cluster.threads import run_parties
 from securefl.fl.data import load
 from securefl.fl.seeds import SeedTree
-from securefl.mpc.arithmetic import mul, reveal, truncate
+from securefl.mpc.operations import mul, reveal, truncate
 from securefl.mpc.party import Party
 from securefl.mpc.shared import Shared
 
@@ -241,14 +241,11 @@ def show(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    chosen = parser.parse_args()
+    chosen = command_line(__doc__)
     report = measure(chosen.quick)
     if chosen.json != "-":
         show(report)
-    write_json(report, chosen.json)
+    write_figures(report, chosen.json)
 
 
 if __name__ == "__main__":

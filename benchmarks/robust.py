@@ -6,14 +6,11 @@ comparison per client. Parties are processes joined by Unix socket pairs; each h
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import socket
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -24,9 +21,10 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 32))
 os.environ.setdefault("MALLOC_TOP_PAD_", str(1 << 26))
 
 import numpy as np
+from _harness import command_line, write_figures
 
 from securefl.cluster.sockets import SocketChannel, connected_pair
-from securefl.mpc.bits import reveal_bits
+from securefl.mpc.operations import reveal_bits
 from securefl.mpc.party import Party, join
 from securefl.mpc.robust import accepted_sum, median, multi_krum, trimmed_sum, vet
 from securefl.mpc.robust.vetting import norm_within
@@ -117,18 +115,12 @@ def measure(clients: int, dimension: int, repeats: int) -> dict[str, dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__)
     clients, dimension, repeats = (8, 500, 2) if arguments.quick else (64, 10_000, 7)
     results = measure(clients, dimension, repeats)
     report = {"clients": clients, "dimension": dimension, "rules": results}
-    text = json.dumps(report, indent=2)
-    if arguments.json and arguments.json != "-":
-        Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+    write_figures(report, arguments.json)
     if arguments.json == "-":
-        print(text)
         return
     print(f"{clients} clients x {dimension} coordinates, three processes (median of {repeats}, and the fastest)")
     for name, result in results.items():

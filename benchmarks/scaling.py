@@ -18,7 +18,6 @@ the lengths in protocols/secagg/SPEC.md without any fit. Memory is counted from 
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -26,10 +25,11 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+from _harness import command_line, write_figures
 from scipy.optimize import nnls
 from threadpoolctl import threadpool_limits
 
-from securefl.cli.output import bytes_text, console, print_table, write_json
+from securefl.cli.output import bytes_text, console, print_table
 from securefl.machine import Completed, NeedInput, Send
 from securefl.primitives.kem import Suite
 from securefl.secagg import Client, Params, Server
@@ -138,10 +138,7 @@ def population(clients: int, d: int, cohort: int) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    asked = parser.parse_args()
+    asked = command_line(__doc__)
     grid, cohort, d = (QUICK_GRID, 8, 500) if asked.quick else (GRID, COHORT, 1_000)
     sizes = (10, 100) if asked.quick else (10, 100, 1_000, 10_000)
     repeats = 1 if asked.quick else 3
@@ -247,7 +244,7 @@ def main() -> None:
         "populations": checked,
         "extrapolated": extrapolated,
     }
-    write_json(report, asked.json)
+    write_figures(report, asked.json)
 
 
 if __name__ == "__main__":

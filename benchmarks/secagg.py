@@ -7,25 +7,23 @@ Ratios are of medians taken in one run, interleaved; absolute times depend on th
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import sys
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from _harness import command_line, timed, write_figures
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
-from securefl.cli.output import console, print_table, write_json
+from securefl.cli.output import console, print_table
 from securefl.encoding.quantize import FixedPoint
 from securefl.machine import Completed, Send
 from securefl.secagg import Client, Params, Server, Suite
@@ -79,13 +77,6 @@ class Figures:
     other_bytes: float = 0.0
     client_peak: float = 0.0
     server_peak: float = 0.0
-
-
-def timed(into: list[float], step: Callable[[], Any]) -> Any:
-    start = perf_counter()
-    result = step()
-    into.append(perf_counter() - start)
-    return result
 
 
 def bare_streams(count: int, size: int) -> float:
@@ -278,35 +269,8 @@ def report(case: Case, figures: Figures, peer: Any) -> dict[str, Any]:
     return result
 
 
-def machine() -> str:
-    """Processor, Python and the libraries that do the work."""
-    model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "")
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "cryptography"))
-    return f"{model or platform.machine()}, Python {platform.python_version()}, {libraries}, {openssl()}"
-
-
-def openssl() -> str:
-    """The OpenSSL that cryptography carries."""
-    from cryptography.hazmat.backends.openssl import backend
-
-    return backend.openssl_version_text()
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return lines.read().splitlines()
-    except OSError:  # not Linux
-        return []
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes: a check that it runs, not a figure")
-    parser.add_argument("--json", help="write the figures here")
-    arguments = parser.parse_args()
-    if arguments.json == "-":
-        console.stderr = True  # standard output is for the figures
+    arguments = command_line(__doc__)
     peer_class: Any = None
     try:
         sys.path.insert(0, os.path.dirname(__file__))
@@ -319,7 +283,6 @@ def main() -> None:
         )
     sizes = [(8, 20_000, 16), (12, 5_000, 14)] if arguments.quick else [(32, 1_000_000, 16), (100, 100_000, 14)]
     # The whole session runs on one core: OpenSSL, numpy's elementwise work and Python are single-threaded here.
-    console.print(machine(), markup=False)
     results = []
     for clients, dimension, bits in sizes:
         for suite in (Suite.MLKEM768_X25519, Suite.X25519):
@@ -333,7 +296,7 @@ def main() -> None:
         f"{opening:.2f} when the sum is opened and unpacked; it holds one, however many clients",
         markup=False,
     )
-    write_json({"machine": machine(), "cases": results, "server_memory": [summing, opening]}, arguments.json)
+    write_figures({"cases": results, "server_memory": [summing, opening]}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ what the server holds in either mode. One thread; ratios carry over to other mac
 
 from __future__ import annotations
 
-import argparse
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -19,12 +18,13 @@ from typing import Any
 import numpy as np
 import tenseal as ts
 import torch
+from _harness import command_line, write_figures
 from threadpoolctl import threadpool_limits
 from torch import nn
 
 from securefl.ckks.linear import LinearClient, LinearLayer, LinearServer
 from securefl.ckks.params import parameter_set
-from securefl.cli.output import bytes_text, console, print_table, write_json
+from securefl.cli.output import bytes_text, console, print_table
 from securefl.fl.config import parse
 from securefl.fl.seeds import SeedTree
 from securefl.split.attacks import activations_from_gradients
@@ -195,15 +195,12 @@ def attack(batch: int = 8, clients: int = 4) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__)
     torch.set_num_threads(1)
     with threadpool_limits(1):
         linear, trained, broken = layers(arguments.quick), trainings(arguments.quick), attack()
     report = {"layer": linear, "training": trained, "pinv": broken}
-    write_json(report, arguments.json)
+    write_figures(report, arguments.json)
     if arguments.json == "-":
         return
     ms = "{:.0f}".format

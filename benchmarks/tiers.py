@@ -9,14 +9,15 @@ quarter model and nothing else. "large clients alone": the six of the last tier 
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from securefl.cli.output import console, print_table, write_json
+from _harness import command_line, write_figures
+
+from securefl.cli.output import console, print_table
 from securefl.fl import learning
-from securefl.fl.compression import aggregator_of
+from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.config import Config, parse
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.tiered_engine import evaluate_tiers
@@ -108,10 +109,7 @@ def upload() -> list[dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    options = parser.parse_args()
+    options = command_line(__doc__)
     seeds, rounds = (1, 15) if options.quick else (5, 60)
     rows = []
     for name, kind in KINDS.items():
@@ -148,7 +146,7 @@ def main() -> None:
             "masked and plain runs gave the same model, bit for bit",
             markup=False,
         )
-    write_json({"rows": [asdict(row) for row in rows], "upload": uploads}, options.json)
+    write_figures({"rows": [asdict(row) for row in rows], "upload": uploads}, options.json)
 
 
 if __name__ == "__main__":

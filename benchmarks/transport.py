@@ -6,8 +6,6 @@ the same bytes with sendall and recv_into under the same certificates and cipher
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import socket
 import statistics
@@ -18,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from _harness import command_line, write_figures
 
 from securefl.transport.tls import Credentials, Listener, connect, pki
 
@@ -125,16 +124,10 @@ def measure(size: int, trips: int, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__)
     result = measure(*((8 << 20, 50, 3) if arguments.quick else (128 << 20, 500, 7)))
-    text = json.dumps(result, indent=2)
-    if arguments.json and arguments.json != "-":
-        Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+    write_figures(result, arguments.json)
     if arguments.json == "-":
-        print(text)
         return
     print(f"one link, {result['megabytes']:.0f} MB messages, both ends on this machine (medians)")
     print(

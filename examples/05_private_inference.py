@@ -42,7 +42,7 @@ def main() -> None:
 
     # The same image shared twice gives unrelated shares.
     def program(party: mpc.Party) -> np.ndarray | None:
-        from securefl.mpc.arithmetic import share
+        from securefl.mpc.operations import share
 
         image = images[0].double().numpy()
         first, second = (share(party, 0, image.shape, image if party.me == 0 else None) for _ in range(2))

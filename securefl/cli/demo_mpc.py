@@ -43,9 +43,9 @@ def narrate(images: int, epochs: int, *, processes: bool, quiet: bool) -> dict[s
     from securefl.cluster.threads import run_parties
     from securefl.fl.data import load
     from securefl.fl.seeds import SeedTree
-    from securefl.mpc.arithmetic import reveal, share
     from securefl.mpc.fixed import decode
     from securefl.mpc.network import Network
+    from securefl.mpc.operations import reveal, share
     from securefl.mpc.party import Party
 
     def say(line: str = "") -> None:

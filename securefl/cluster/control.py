@@ -1,14 +1,16 @@
 """Commands to a party and its answers, over any channel. SPEC mpc §9.
 
-A command is two messages: the sizes of its text and of its bytes (u64 each), then both. An answer is two messages: a
-status and a size (u64 each), then its bytes. An error is answered by its name and its sentence, and ends the service.
+A message of the client holds one or more commands: the sizes of text and bytes (u64 each), bytes, text, and zeros to a
+multiple of 8, so that bytes can be read as words where they lie. An
+answer is one message: a status (u64) and its bytes. An error is answered by its name and its sentence, and ends the
+service.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from securefl import errors
@@ -17,31 +19,40 @@ from securefl.mpc.channel import Channel
 from securefl.mpc.service import MAX_COMMAND_BYTES, MAX_PAYLOAD_BYTES, Service
 from securefl.wire import Buffer
 
-__all__ = ["CLIENT", "answer", "ask", "serve"]
+__all__ = ["CLIENT", "MAX_MESSAGE_BYTES", "answer", "ask", "serve"]
 
 #: The client's number among the links of a party.
 CLIENT: Final = 3
 _SIZES: Final = struct.Struct(">QQ")
+_STATUS: Final = struct.Struct(">Q")
 _DONE, _FAILED = 0, 1
 _MAX_ERROR_BYTES: Final = 1 << 16
+#: Of one message of a client.
+MAX_MESSAGE_BYTES: Final = MAX_PAYLOAD_BYTES + 2 * MAX_COMMAND_BYTES
 
 
-def ask(link: Channel, party: int, command: bytes, payload: Buffer = b"") -> None:
-    """Send a command to a party; does not wait."""
-    link.send(party, _SIZES.pack(len(command), memoryview(payload).nbytes))
-    link.send(party, command, payload)
+def ask(link: Channel, party: int, *commands: tuple[bytes, Buffer]) -> None:
+    """Send commands, each with its bytes, to a party in one message; does not wait."""
+    pieces: list[Buffer] = []
+    for command, payload in commands:
+        size = memoryview(payload).nbytes
+        pieces += [_SIZES.pack(len(command), size), payload, command + bytes(-(len(command) + size) % 8)]
+    link.send(party, *pieces)
 
 
 def answer(link: Channel, party: int, limit: int) -> memoryview:
     """The answer to a command that has one, of at most ``limit`` bytes. Raises the error that the party reports."""
-    status, size = _SIZES.unpack(link.receive(party, _SIZES.size))
+    message = link.receive_up_to(party, _STATUS.size + max(limit, _MAX_ERROR_BYTES))
+    if message.nbytes < _STATUS.size:
+        raise DecodeError(f"party {party} answers with {message.nbytes} bytes, which hold no status")
+    (status,), body = _STATUS.unpack_from(message), message[_STATUS.size :]
     if status == _FAILED:
-        if size > _MAX_ERROR_BYTES:
+        if body.nbytes > _MAX_ERROR_BYTES:
             raise DecodeError(f"party {party} reports an error at too great a length")
-        raise _reported(party, link.receive(party, size))
-    if status != _DONE or size > limit:
-        raise DecodeError(f"party {party} answers with {size} bytes where at most {limit} are due")
-    return link.receive(party, size)
+        raise _reported(party, body)
+    if status != _DONE or body.nbytes > limit:
+        raise DecodeError(f"party {party} answers with {body.nbytes} bytes where at most {limit} are due")
+    return body
 
 
 def _reported(party: int, data: memoryview) -> SecureFLError:
@@ -58,6 +69,22 @@ def _reported(party: int, data: memoryview) -> SecureFLError:
     return error
 
 
+def _commands(message: memoryview) -> Iterator[tuple[memoryview, memoryview]]:
+    """Text and bytes of each command in a message. Raises :class:`DecodeError`."""
+    while message.nbytes:
+        if message.nbytes < _SIZES.size:
+            raise DecodeError("a message of commands is cut off")
+        text, extra = _SIZES.unpack_from(message)
+        message = message[_SIZES.size :]
+        if text > MAX_COMMAND_BYTES or extra > MAX_PAYLOAD_BYTES:
+            raise DecodeError(f"a command of {text} and {extra} bytes is too long")
+        size = text + extra + -(text + extra) % 8
+        if size > message.nbytes:
+            raise DecodeError("a message of commands is cut off")
+        yield message[extra : extra + text], message[:extra]
+        message = message[size:]
+
+
 def serve(service: Service, control: Channel, idle: Callable[[], None] = lambda: None) -> None:
     """Do the client's commands until it says goodbye or is gone.
 
@@ -67,21 +94,15 @@ def serve(service: Service, control: Channel, idle: Callable[[], None] = lambda:
     try:
         while True:
             idle()
-            text, extra = _SIZES.unpack(control.receive(CLIENT, _SIZES.size))
-            if text > MAX_COMMAND_BYTES or extra > MAX_PAYLOAD_BYTES:
-                raise DecodeError(f"a command of {text} and {extra} bytes is too long")
-            message = control.receive(CLIENT, text + extra)
-            waits, result = service.handle(message[:text], message[text:])
-            if waits:
-                idle()
-                control.send(CLIENT, _SIZES.pack(_DONE, memoryview(result).nbytes))
-                control.send(CLIENT, result)
-            if bytes(message[:text]) == b'{"do":"bye"}':
-                return
+            for command, payload in _commands(control.receive_up_to(CLIENT, MAX_MESSAGE_BYTES)):
+                waits, result = service.handle(command, payload)
+                if waits:
+                    idle()
+                    control.send(CLIENT, _STATUS.pack(_DONE), result)
+                if bytes(command) == b'{"do":"bye"}':
+                    return
     except SecureFLError as error:
         if getattr(error, "party", None) != CLIENT:
             report = {"error": type(error).__name__, "text": str(error), "party": getattr(error, "party", None)}
-            body = json.dumps(report).encode()[:_MAX_ERROR_BYTES]
-            control.send(CLIENT, _SIZES.pack(_FAILED, len(body)))
-            control.send(CLIENT, body)
+            control.send(CLIENT, _STATUS.pack(_FAILED), json.dumps(report).encode()[:_MAX_ERROR_BYTES])
         raise

@@ -34,6 +34,7 @@ from securefl.mpc.party import as_bytes
 from securefl.mpc.service import MAX_RATE, encode_command, expand
 from securefl.primitives.entropy import Entropy, SystemEntropy
 from securefl.primitives.prg import KEY_BYTES
+from securefl.wire import Buffer
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,10 @@ __all__ = ["Cost", "Servers", "SharedModel", "SharedTensor"]
 #: Inputs of a model are promised to be no larger, unless share() says otherwise.
 INPUT_RANGE = 16.0
 _MAX_ANSWER = 1 << 20
+#: Commands at which a party has nothing to compute.
+_KEEPING = {"put", "model", "parameter", "drop"}
+#: Bytes of such commands that are held back, at most.
+_LATER_MOST = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +219,9 @@ class Servers:
         self._numbers = 0
         self._batch = 0
         self._dropped: list[int] = []
+        #: Per party commands that only keep or forget something: they go with the next one that computes or asks.
+        self._later: list[list[tuple[bytes, Buffer]]] = [[] for _ in range(PARTIES)]
+        self._later_bytes = 0
         self._open = True
         self._started: float | None = None
         self._counted: dict[str, Any] = {"rounds": 0, "sent": {}}
@@ -254,8 +262,9 @@ class Servers:
         number = self._number()
         key = self._entropy.token(KEY_BYTES)
         rest = words - expand(key, words.shape)
-        payloads = [key, as_bytes(np.asarray(rest, order="C")) if words.size else b"", b""]
-        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction)
+        sown = not self._audit  # a batch that can be audited uses no mask that a client chose
+        payloads = [key, as_bytes(np.asarray(rest, order="C")) if words.size else b"", key if sown else b""]
+        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction, sown=sown)
         return SharedTensor(self, number)
 
     def _share_model(self, module: torch.nn.Module, limit: float) -> SharedModel:
@@ -321,12 +330,22 @@ class Servers:
         if len(self._dropped) > 32 and operation != "drop":
             dropped, self._dropped = self._dropped, []
             self._tell("drop", ids=dropped)
-        self._tell_each([encode_command(operation, **fields)] * PARTIES, payloads)
+        self._tell_each([encode_command(operation, **fields)] * PARTIES, payloads, operation in _KEEPING)
 
-    def _tell_each(self, commands: Sequence[bytes], payloads: Sequence[Any] = (b"", b"", b"")) -> None:
+    def _tell_each(
+        self, commands: Sequence[bytes], payloads: Sequence[Any] = (b"", b"", b""), wait: bool = False
+    ) -> None:
+        """``wait``: the commands may go with later ones, as long as they are short."""
+        for later, command, payload in zip(self._later, commands, payloads, strict=True):
+            later.append((command, payload))
+            self._later_bytes += len(command) + memoryview(payload).nbytes
+        if wait and self._later_bytes < _LATER_MOST:
+            return
         with self._closing_on_failure():
-            for party in range(PARTIES):
-                ask(self._links, party, commands[party], payloads[party])
+            for party, later in enumerate(self._later):
+                ask(self._links, party, *later)
+                later.clear()
+        self._later_bytes = 0
 
     def _ask(self, operation: str, limit: int, **fields: Any) -> list[memoryview]:
         self._tell(operation, **fields)
@@ -392,11 +411,16 @@ def _add(replies: Sequence[memoryview]) -> tuple[Words, tuple[int, ...], int]:
     if len(header) != 16 + 8 * dimensions:
         raise DecodeError("the shape of the result is cut off")
     fraction, _, *shape = struct.unpack(f">{2 + dimensions}Q", header)
-    parts = [reply[len(header) :] for reply in replies[:HELPER]]
+    parts = [reply[len(header) :] for reply in replies]
+    if not len(parts[HELPER]):
+        parts.pop()  # the tensor is settled: the servers' parts are the value
     if fraction > 64 or any(len(part) != 8 * math.prod(shape) for part in parts):
         raise DecodeError("a part of the result has another size than its shape says")
-    zero, one = (np.frombuffer(part, np.uint64) for part in parts)
-    return zero + one, tuple(shape), fraction
+    zero, *others = (np.frombuffer(part, np.uint64) for part in parts)
+    value = zero + others[0]
+    for other in others[1:]:
+        value += other
+    return value, tuple(shape), fraction
 
 
 def _rank(failure: tuple[int, SecureFLError]) -> int:

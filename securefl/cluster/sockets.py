@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from securefl.errors import LostPartyError
-from securefl.mpc.channel import HELPER, Traffic, check_size
+from securefl.mpc.channel import HELPER, Traffic, check_limit, check_size
 from securefl.wire import Buffer
 
 __all__ = ["SocketChannel", "connected_pair"]
@@ -25,6 +25,9 @@ _KERNEL_BUFFER = 4 << 20
 #: Bytes kept for peers that do not read before a sender that never reads itself, the helper, waits for them. Servers
 #: send to each other at the same time, so waiting before reading could stop both.
 _KEPT_MOST = 256 << 20
+#: Bytes that are read beyond the message that is due: small messages that came together are one system call.
+_AHEAD = 1 << 14
+_HEADER_BYTES = 8
 
 
 def connected_pair(family: str = "unix") -> tuple[socket.socket, socket.socket]:
@@ -60,6 +63,8 @@ class SocketChannel:
         self._links = dict(links)
         self._kept: dict[int, deque[memoryview]] = {other: deque() for other in links}
         self._kept_bytes = 0
+        self._buffers = {other: memoryview(bytearray(_AHEAD)) for other in links}
+        self._ahead: dict[int, memoryview] = {other: memoryview(b"") for other in links}
         self.deadline = deadline
 
     @property
@@ -137,23 +142,44 @@ class SocketChannel:
     # ---- receiving
 
     def receive(self, sender: int, size: int) -> memoryview:
-        header, message = bytearray(8), np.empty(size, np.uint8).data
-        parts = [memoryview(header), message] if size else [memoryview(header)]
-        announced = False
-        while parts:
-            got = self._read(sender, parts)
-            while parts and got >= parts[0].nbytes:
-                got -= parts[0].nbytes
-                parts = parts[1:]
-            if got:
-                parts = [parts[0][got:], *parts[1:]]
-            if not announced and len(parts) < 2:
-                check_size(sender, int.from_bytes(header, "big"), size)
-                announced = True
+        header, message = bytearray(_HEADER_BYTES), np.empty(size, np.uint8).data
+        parts = self._fill(sender, [memoryview(header), message], size)
+        check_size(sender, int.from_bytes(header, "big"), size)
+        self._fill(sender, parts, 0)
+        return self._count(sender, message)
+
+    def receive_up_to(self, sender: int, limit: int) -> memoryview:
+        header = bytearray(_HEADER_BYTES)
+        self._fill(sender, [memoryview(header)], 0)
+        size = int.from_bytes(header, "big")
+        check_limit(sender, size, limit)
+        message = np.empty(size, np.uint8).data
+        self._fill(sender, [message], 0)
+        return self._count(sender, message)
+
+    def _count(self, sender: int, message: memoryview) -> memoryview:
         traffic = self.traffic[sender]
-        traffic.bytes_received += size
+        traffic.bytes_received += message.nbytes
         traffic.messages_received += 1
         return message
+
+    def _fill(self, sender: int, parts: list[memoryview], missing: int) -> list[memoryview]:
+        """Fill ``parts`` in order until at most ``missing`` bytes of them are due; what remains.
+
+        From what was read ahead, then from the socket, of which more is read than is due when it is there.
+        """
+        due = sum(part.nbytes for part in parts)
+        ahead = self._ahead[sender]
+        while ahead.nbytes and due:
+            part = parts[0][: ahead.nbytes]
+            part[:] = ahead[: part.nbytes]
+            ahead, due, parts = ahead[part.nbytes :], due - part.nbytes, _after(parts, part.nbytes)
+        while due > missing:
+            got = self._read(sender, [*parts, self._buffers[sender]])
+            parts, ahead = _after(parts, got), self._buffers[sender][: max(got - due, 0)]
+            due = max(due - got, 0)
+        self._ahead[sender] = ahead
+        return parts
 
     def _read(self, sender: int, parts: list[memoryview]) -> int:
         """At least one byte into ``parts``."""
@@ -177,3 +203,11 @@ class SocketChannel:
     def close(self) -> None:
         for link in self._links.values():
             link.close()
+
+
+def _after(parts: list[memoryview], count: int) -> list[memoryview]:
+    """``parts`` without their first ``count`` bytes, and without empty ones."""
+    while parts and count >= parts[0].nbytes:
+        count -= parts[0].nbytes
+        parts = parts[1:]
+    return [parts[0][count:], *parts[1:]] if count and parts else parts

@@ -51,10 +51,11 @@ from securefl.fl.interfaces import (
     ServerView,
     Stateful,
 )
-from securefl.fl.learning import algorithm_of, cohort_of, loss_of, personalizer_of, server_of, stragglers_of
+from securefl.fl.learning import algorithm_of, cohort_of, loss_of, personalizer_of, poison_of, server_of, stragglers_of
 from securefl.fl.local_head import LocalHead
 from securefl.fl.local_metrics import MaskedLoss
 from securefl.fl.personalization import Personalizer, Site
+from securefl.fl.poison import Poison
 from securefl.fl.seeds import SeedTree
 from securefl.fl.server_optimizer import AveragingServer, ServerOptimizer
 from securefl.fl.stragglers import Stragglers
@@ -103,6 +104,7 @@ class FedAvg:
         engine: Engine | EngineName = "auto",
         personalizer: Personalizer | None = None,
         stragglers: Stragglers | None = None,
+        poison: Poison | None = None,
         loss: MaskedLoss | None = None,
         checkpoint: Path | None = None,
         config_digest: str = "",
@@ -121,7 +123,7 @@ class FedAvg:
         self.cohort = Cohort() if cohort is None else cohort
         self.algorithm = Averaging() if algorithm is None else algorithm
         self.personalizer = personalizer
-        self.stragglers = stragglers
+        self.stragglers, self.poison = stragglers, poison
         self.loss = loss
         self._metrics: dict[str, float] | None = None
         self.checkpoint = checkpoint
@@ -130,6 +132,7 @@ class FedAvg:
         self.pruning = pruning
         self.download = download
         self._seeds = seed if isinstance(seed, SeedTree) else SeedTree(seed)
+        self._poisoned = poison.clients(list(workload.weights), self._seeds) if poison is not None else frozenset()
         self._tensors = models.tensors_of(workload.model)
         self._module = copy.deepcopy(workload.model)  # the workspace; the caller's model stays as it is
         check_fits(self._module, workload.train)
@@ -169,6 +172,7 @@ class FedAvg:
             algorithm=algorithm_of(config, workload, settings),
             personalizer=personalizer_of(config),
             stragglers=stragglers_of(config),
+            poison=poison_of(config),
             loss=loss_of(config, workload),
             engine=config.training.engine if tiers is None else TieredEngine(tiers, workload.train),
             checkpoint=checkpoint,
@@ -200,6 +204,7 @@ class FedAvg:
             "engine": type(self.engine).__name__,  # the last bits depend on it
             "loss": dataclasses.asdict(self.loss) if self.loss is not None else None,
             "stragglers": dataclasses.asdict(self.stragglers) if self.stragglers is not None else None,
+            "poison": dataclasses.asdict(self.poison) if self.poison is not None else None,
             "threads": self.threads,
             "pruning": dataclasses.asdict(self.pruning.schedule) if self.pruning is not None else None,
             "download": dataclasses.asdict(self.download) if self.download is not None else None,
@@ -275,9 +280,7 @@ class FedAvg:
         started = perf_counter()
         aggregate, failed = None, None
         self._begin(round)
-        received, model_bytes = self._tensors, sum(value.nbytes for value in self._tensors.values())
-        if self.download is not None:
-            received, model_bytes = self.download.round_trip(self._tensors)
+        received, model_bytes = self._received()
         contributions = self._contributions(round, received)
         if isinstance(self.engine, TieredEngine) and contributions:
             model_bytes = self.engine.model_bytes(model_bytes, contributions)
@@ -315,6 +318,12 @@ class FedAvg:
             metrics=self._metrics if aggregate else None,
         )
 
+    def _received(self) -> tuple[Tensors, int]:
+        """The model as a client gets it, and its bytes."""
+        if self.download is not None:
+            return self.download.round_trip(self._tensors)
+        return self._tensors, sum(value.nbytes for value in self._tensors.values())
+
     def _begin(self, round: int) -> None:
         """The public step before a round: prune the global model."""
         if self.pruning is not None:
@@ -340,7 +349,7 @@ class FedAvg:
         if self.stragglers is not None:
             tasks = self.stragglers.slow(round, tasks, self.settings, self._seeds)
         results = self.engine.train(round, tasks, self.settings)
-        return {
+        given = {
             client: Contribution(
                 self._sent(results[client], client),
                 results[client].weight,
@@ -348,6 +357,9 @@ class FedAvg:
             )
             for client in sorted(results)
         }
+        if self.poison is not None:
+            given |= {client: self.poison.of(given[client]) for client in sorted(self._poisoned & given.keys())}
+        return given
 
     @property
     def _site(self) -> Site:
@@ -356,11 +368,12 @@ class FedAvg:
     def personal_models(self) -> dict[ClientId, Tensors] | None:
         """Every client's own model, from the present global one; ``None`` where clients have none."""
         if isinstance(self.algorithm, LocalHead):
-            return {client: self.algorithm.model(client, self._tensors) for client in self.workload.weights}
+            received, _ = self._received()
+            return {client: self.algorithm.model(client, received) for client in self.workload.weights}
         if self.personalizer is None:
             return None
         with torch_threads(self.threads):
-            return self.personalizer.models(self._tensors, self._site, self._evaluator.accuracy)
+            return self.personalizer.models(self._received()[0], self._site, self._evaluator.accuracy)
 
     def personal_report(self) -> PersonalReport | None:
         """How the clients' own models do on their held-out examples; ``None`` where clients have none.
@@ -373,7 +386,7 @@ class FedAvg:
         part = self.personalizer or self.algorithm
         with torch_threads(self.threads):
             return self._evaluator.personal(
-                str(part.describe()["name"]), own, self._tensors if self.personalizer is not None else None
+                str(part.describe()["name"]), own, self._received()[0] if self.personalizer is not None else None
             )
 
     def sends(self, tensors: Tensors) -> Tensors:
@@ -394,6 +407,8 @@ class FedAvg:
             given, self._metrics = self.loss.received(given)
         mean = self.algorithm.received(given, aggregate.survivors)
         self._tensors = self.server.step(self._tensors, mean)
+        if self.pruning is not None:
+            self._tensors = self.pruning.apply(self._tensors)
         self._hash = models.model_hash(self._tensors)
         self._evaluation = None
         if aggregate.server_view is not None:

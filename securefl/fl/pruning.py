@@ -81,7 +81,12 @@ class Pruning:
         sparsity = self.schedule.sparsity(round)
         choose = _by_channel if self.structured else _by_magnitude
         self.mask = choose({name: value * previous[name] for name, value in tensors.items()}, previous, sparsity)
-        return {name: value * self.mask[name] for name, value in tensors.items()}
+        return self.apply(tensors)
+
+    def apply(self, tensors: Tensors) -> Tensors:
+        """``tensors`` without what is pruned: a server with momentum still moves weights that were just taken away."""
+        mask = self.mask
+        return tensors if mask is None else {name: value * mask[name] for name, value in tensors.items()}
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """The mask, for a checkpoint."""

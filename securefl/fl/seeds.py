@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from builtins import bytes as Bytes  # inside the class, ``bytes`` is the method
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,7 +56,9 @@ class SeedTree:
             raise ConfigurationError("a child needs at least one label")
         node = self._node
         for label in labels:
-            node = hmac.digest(node, b"\x00" + _encode(label), "sha256")
+            if type(label) not in (str, int):
+                raise ConfigurationError(f"labels of a seed are text or integers, not {label!r}")
+            node = _below(node, label)
         tree = object.__new__(SeedTree)
         tree._node = node
         return tree
@@ -70,7 +73,10 @@ class SeedTree:
 
     def numpy(self) -> np.random.Generator:
         """A fresh PCG64 generator. Its stream is fixed for one numpy version (NEP 19), not across versions."""
-        return np.random.Generator(np.random.PCG64(int.from_bytes(self._expand(b"numpy", 32), "big")))
+        drawn = self._expand(b"numpy", 32)
+        # The words of the integer, which numpy would cut off one by one; a shorter integer has fewer.
+        words = np.frombuffer(drawn[::-1], dtype="<u4")
+        return np.random.Generator(np.random.PCG64(words if words[-1] else int.from_bytes(drawn, "big")))
 
     def torch(self) -> torch.Generator:
         """A fresh CPU generator. Needs torch."""
@@ -103,9 +109,13 @@ class SeedTree:
         return output[:n]
 
 
+# Half of a path, such as ("client", 7, "round"), is the same in every round and purpose.
+@lru_cache(maxsize=1 << 14)
+def _below(node: bytes, label: str | int) -> bytes:
+    return hmac.digest(node, b"\x00" + _encode(label), "sha256")
+
+
 def _encode(label: str | int) -> bytes:
     """Injective: the type, the length, the text."""
-    if type(label) not in (str, int):
-        raise ConfigurationError(f"labels of a seed are text or integers, not {label!r}")
     text = str(label).encode("utf-8")
     return (b"s" if isinstance(label, str) else b"i") + len(text).to_bytes(8, "big") + text

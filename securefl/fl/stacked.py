@@ -193,18 +193,29 @@ class _Group:
         after = [value.cpu().numpy() for value in self._stacked]
         losses = loss_sums.cpu().numpy()
         finite = np.isfinite(losses)
-        for value in after:
+        moved = {}
+        for name, value in zip(self._names, after, strict=True):
             finite &= np.isfinite(value.reshape(len(finite), -1)).all(axis=1)
-        results = {}
+            moved[name] = value - self._starts(name)
         for at, task in enumerate(self._tasks):
             if not finite[at]:
                 raise InvalidInputError(
                     f"the training of client {task.client} in round {round} is no longer finite; "
                     "lower the learning rate"
                 )
-            update = {
-                name: np.asarray(value[at] - task.start[name]) for name, value in zip(self._names, after, strict=True)
-            }
-            loss = float(losses[at]) / schedule.seen_in_last_pass(at)
-            results[task.client] = LocalResult(update, len(task.rows), loss, schedule.steps[at])
-        return results
+        return {
+            task.client: LocalResult(
+                {name: value[at, ...] for name, value in moved.items()},  # an array also for a parameter of shape ()
+                len(task.rows),
+                float(losses[at]) / schedule.seen_in_last_pass(at),
+                schedule.steps[at],
+            )
+            for at, task in enumerate(self._tasks)
+        }
+
+    def _starts(self, name: str) -> NDArray[np.float32]:
+        """What the clients started from: one row for all where that is the same."""
+        first = self._tasks[0].start
+        if all(task.start is first for task in self._tasks):
+            return first[name][None]
+        return np.stack([task.start[name] for task in self._tasks])

@@ -60,6 +60,9 @@ class TieredEngine:
         rng, draws = task.seed.child("order").numpy(), task.seed.child("slices").numpy()
         total = steps_per_round(len(task.rows), settings)
         total = total if task.limit is None else min(total, task.limit)
+        vary = None
+        if settings.augmentation is not None:
+            vary = settings.augmentation.at(self.dataset.input_shape, task.seed.child("augmentation").torch())
         done = 0
         losses: list[torch.Tensor] = []  # of the last pass's batches
         sizes: list[int] = []
@@ -71,7 +74,8 @@ class TieredEngine:
                     break
                 rows = torch.from_numpy(order[at : at + settings.batch_size])
                 part = slices[int(draws.integers(0, tier))] if self.plan.nested else own
-                losses.append(_step(part, whole, inputs[rows], targets[rows], settings.learning_rate))
+                batch = inputs[rows] if vary is None else vary(inputs[rows])
+                losses.append(_step(part, whole, batch, targets[rows], settings.learning_rate))
                 sizes.append(len(rows))
                 done += 1
         update = {name: whole[name].numpy() - value for name, value in start.items()}

@@ -10,8 +10,9 @@ opens processes and imports torch models stands in ``securefl.cluster``, above t
 here on first use.
 
     channel, party                 links; random streams, masks, deals
+    operations                     what programs are made of, whatever engine computes
     gemm, fixed, shared            matrices mod 2^64; reals as integers; tensors and everything linear
-    arithmetic, bits, compare      products, truncation; packed bits; sign, relu, select, maximum
+    arithmetic, bits, compare      products, truncation; packed bits; sign, relu, select: with a helper (dealer)
     functions, convolution, sorting, graph, network      exp … softmax; images; order; models
     service                        commands of a client
 """

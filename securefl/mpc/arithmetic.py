@@ -5,30 +5,26 @@ Legend: λ a mask, m = x + λ an opened form, f the places dropped by a truncati
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from securefl.errors import InvalidInputError
 from securefl.mpc.fixed import FRACTION, HEADROOM_BITS, encode
-from securefl.mpc.gemm import Words, gemm
+from securefl.mpc.gemm import Words
 from securefl.mpc.party import Party, Piece
 from securefl.mpc.shared import Masked, Shared
 
 __all__ = [
     "bilinear",
-    "matmul",
-    "mul",
     "open_masked",
     "open_value",
     "place_type",
     "randomized_part",
     "reveal",
-    "scale",
     "settle",
     "share",
-    "square",
     "truncate",
 ]
 
@@ -68,30 +64,49 @@ def settle(*tensors: Shared) -> None:
 
 
 def open_masked(*tensors: Shared) -> None:
-    """Give every tensor its opened form: one round for those that have none, 16 bytes per element over both links."""
+    """Give every tensor its opened form: one round for those that have none, 16 bytes per element over both links.
+
+    Sown tensors take 8: server 0's mask is the negative of its part, so its message would be zeros.
+    """
     closed = list({id(tensor): tensor for tensor in tensors if tensor.opened is None}.values())
     if not closed:
         return
     settle(*closed)
+    closed.sort(key=lambda tensor: tensor.sown is not None)
     party = closed[0].party
     total = sum(tensor.size for tensor in closed)
-    mask = party.mask((total,))
+    plain = sum(tensor.size for tensor in closed if tensor.sown is None)
+    mask = party.mask((plain,))
+    if plain < total:
+        mask = np.concatenate((mask, party.mask_of_server_1(total - plain)))
     opened: Words | None = None
     if not party.is_helper:
-        mine = np.empty(total, np.uint64)
-        at = 0
-        for tensor in closed:
-            piece = slice(at, at + tensor.size)
-            np.add(tensor.words, mask[piece].reshape(tensor.shape), out=mine[piece].reshape(tensor.shape))
-            at += tensor.size
-        opened = party.exchange(mine)
-        opened += mine
-    at = 0
-    for tensor in closed:
-        piece = slice(at, at + tensor.size)
+        mine = np.empty(mask.size, np.uint64)
+        for tensor, piece in _pieces(closed):
+            if piece.stop <= mask.size:
+                np.add(tensor.words, mask[piece].reshape(tensor.shape), out=mine[piece].reshape(tensor.shape))
+        theirs = party.swap(mine, total if party.me == 0 else plain)
+        opened, shorter = (theirs, mine) if party.me == 0 else (mine, theirs)
+        opened[:plain] += shorter
+    for tensor, piece in _pieces(closed):
         m = None if opened is None else opened[piece].reshape(tensor.shape)
-        tensor.opened = Masked(m, mask[piece].reshape(tensor.shape))
+        tensor.opened = Masked(m, _mask_of(tensor, mask[piece]))
+
+
+def _pieces(tensors: Sequence[Shared]) -> Iterator[tuple[Shared, slice]]:
+    """Where each tensor lies in one message of all."""
+    at = 0
+    for tensor in tensors:
+        yield tensor, slice(at, at + tensor.size)
         at += tensor.size
+
+
+def _mask_of(tensor: Shared, drawn: Words) -> Words:
+    """A server's share of λ, at the helper λ. ``drawn``: empty for a sown tensor at server 0."""
+    if tensor.sown is not None and tensor.party.me == 0:
+        return np.negative(tensor.words)
+    mask = drawn.reshape(tensor.shape)
+    return mask if tensor.sown is None or tensor.sown.part is None else mask - tensor.sown.part
 
 
 def _form(tensor: Shared) -> Masked:
@@ -119,28 +134,6 @@ def bilinear(x: Shared, y: Shared, product: Callable[[Words, Words], Words]) -> 
     else:
         part = np.asarray(product(a.mask, b.mask))
     return Shared(party, part.shape, x.fraction + y.fraction, part, unsettled=True)
-
-
-def mul(x: Shared, y: Shared) -> Shared:
-    """Element by element; shapes broadcast. Not truncated."""
-    return bilinear(x, y, np.multiply)
-
-
-def square(x: Shared) -> Shared:
-    """Element by element. Not truncated."""
-    return mul(x, x)
-
-
-def matmul(x: Shared, y: Shared) -> Shared:
-    """[m, k] times [k, n]. Not truncated: |sum of products| must stay below 2^62 in units of the last place."""
-    if len(x.shape) != 2 or len(y.shape) != 2 or x.shape[1] != y.shape[0]:
-        raise InvalidInputError(f"cannot multiply matrices of shapes {list(x.shape)} and {list(y.shape)}")
-    return bilinear(x, y, gemm)
-
-
-def scale(x: Shared, factor: float, places: int = FRACTION) -> Shared:
-    """Times a public real number, given ``places`` binary places. Not truncated: the fraction grows by ``places``."""
-    return (x * int(encode(factor, places).view(np.int64))).with_fraction(x.fraction + places)
 
 
 def open_value(x: Shared, offset: np.uint64) -> Words:
@@ -210,8 +203,15 @@ def reveal(x: Shared) -> Words | None:
 
 
 def randomized_part(x: Shared) -> Words | None:
-    """A server's part made uniform, for somebody outside who adds the two parts up and learns their sum only."""
-    settle(x)
-    if x.party.is_helper:
-        return None
-    return x.words + x.party.zero(x.shape)
+    """This party's part made uniform, for somebody outside who adds the parts up and learns their sum only.
+
+    ``None`` at the helper of a settled tensor: there the servers' parts are the sum. No message: parts are masked by
+    the streams of the pairs, each added at one party and subtracted at the other. SPEC §9.
+    """
+    party = x.party
+    if party.is_helper:
+        return x.words - party.mask(x.shape) if x.unsettled else None
+    part = x.words + party.zero(x.shape)
+    if x.unsettled:
+        part += party.mask(x.shape)
+    return part

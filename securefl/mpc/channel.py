@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from securefl.errors import FaultyPartyError, LostPartyError
 from securefl.wire import Buffer
 
-__all__ = ["HELPER", "PARTIES", "Channel", "MemoryChannel", "Traffic", "check_size", "memory_channels"]
+__all__ = ["HELPER", "PARTIES", "Channel", "MemoryChannel", "Traffic", "check_limit", "check_size", "memory_channels"]
 
 #: Computing servers are parties 0 and 1; party 2 is the helper (engine "two-servers+helper") or the third server.
 PARTIES: Final = 3
@@ -65,9 +65,19 @@ class Channel(Protocol):
         """The next message from ``sender``, which must have exactly ``size`` bytes. The memory is the caller's."""
         ...
 
+    def receive_up_to(self, sender: int, limit: int) -> memoryview:
+        """The next message from ``sender``, which must have at most ``limit`` bytes. The memory is the caller's."""
+        ...
+
     def close(self) -> None:
         """Give up the links. Peers that wait for a message get a :class:`~securefl.errors.LostPartyError`."""
         ...
+
+
+def check_limit(sender: int, size: int, limit: int) -> None:
+    """Raise :class:`FaultyPartyError` for a message beyond its limit, before there is memory for it."""
+    if size > limit:
+        raise FaultyPartyError(f"party {sender} sent a message of {size} bytes where at most {limit} are due", sender)
 
 
 def check_size(sender: int, size: int, expected: int) -> None:
@@ -101,6 +111,16 @@ class MemoryChannel:
         self._outbox[to].put(message)
 
     def receive(self, sender: int, size: int) -> memoryview:
+        message = self._next(sender)
+        check_size(sender, len(message), size)
+        return self._count(sender, message)
+
+    def receive_up_to(self, sender: int, limit: int) -> memoryview:
+        message = self._next(sender)
+        check_limit(sender, len(message), limit)
+        return self._count(sender, message)
+
+    def _next(self, sender: int) -> bytearray:
         try:
             message = self._inbox[sender].get(timeout=self.deadline)
         except Empty:
@@ -108,9 +128,11 @@ class MemoryChannel:
         if message is None:
             self._inbox[sender].put(None)  # whoever asks again is told again
             raise LostPartyError(f"party {sender} has closed its links", sender)
-        check_size(sender, len(message), size)
+        return message
+
+    def _count(self, sender: int, message: bytearray) -> memoryview:
         link = self.traffic[sender]
-        link.bytes_received += size
+        link.bytes_received += len(message)
         link.messages_received += 1
         return memoryview(message)
 

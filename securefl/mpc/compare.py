@@ -1,4 +1,4 @@
-"""Comparison over all 64 bits, and what chooses by it: sign, relu, select, maximum. SPEC mpc §6.
+"""Comparison over all 64 bits, and what chooses by it: sign, relu, select. SPEC mpc §6.
 
 The value is opened under a mask, c = x + r, so x = c − r and its sign is c_63 ^ r_63 ^ [c mod 2^63 < r mod 2^63]. The
 helper, which knows r, deals for each 4-bit digit of r one secret table; looking it up at the public digit of c is
@@ -17,9 +17,9 @@ from securefl.mpc.bits import Bits, Plane, open_bits, plane_bytes, prefix_less
 from securefl.mpc.fixed import HEADROOM_BITS
 from securefl.mpc.gemm import Words
 from securefl.mpc.party import Array, Party, Piece
-from securefl.mpc.shared import Shared, concatenate
+from securefl.mpc.shared import Shared
 
-__all__ = ["greater", "maximum", "maximum_along", "minimum", "negative", "number", "relu", "relu_and_sign", "select"]
+__all__ = ["SEGMENT", "digits", "negative", "number", "relu_and_sign", "select"]
 
 _DIGITS: Final = 16
 #: Elements of one deal: its tables (32 bytes each) and what is computed from them stay in the second-level cache.
@@ -58,7 +58,7 @@ def _padded(words: Words) -> Words:
     return np.concatenate((words, np.zeros(-words.size % 8, np.uint64)))
 
 
-def _digits(party: Party, opened: Words) -> tuple[Plane, Plane]:
+def digits(party: Party, opened: Words) -> tuple[Plane, Plane]:
     """Parts of the planes [c_k < r_k] and [c_k = r_k], uint8[16, plane_bytes]. ``opened``: c; at the helper r."""
     width = plane_bytes(opened.size)
     less, equal = np.empty((2, _DIGITS, 0 if party.is_helper else width), np.uint8)
@@ -82,7 +82,7 @@ def _digits(party: Party, opened: Words) -> tuple[Plane, Plane]:
 def _sign(party: Party, opened: Words, shape: tuple[int, ...]) -> Bits:
     """[c − r < 0] for ``opened`` c (at the helper r), flat."""
     top = np.packbits((opened >> np.uint64(63)).astype(np.uint8))
-    less, equal = _digits(party, opened)
+    less, equal = digits(party, opened)
     part = prefix_less(party, less, equal, _DIGITS, plane_bytes(opened.size))
     if party.me != 1:
         part = part ^ top
@@ -93,11 +93,6 @@ def negative(x: Shared) -> Bits:
     """[x < 0] of each element, over all 64 bits. Five rounds, 58 bytes per element over all links."""
     opened = open_value(x, np.uint64(0))
     return _sign(x.party, opened.reshape(-1), x.shape)
-
-
-def greater(x: Shared, y: Shared) -> Bits:
-    """[x > y] of each element; shapes broadcast, and |x − y| must stay within the headroom."""
-    return negative(y - x)
 
 
 def _ring(opened: Plane) -> Words:
@@ -202,32 +197,3 @@ def relu_and_sign(x: Shared, drop: int = 0) -> tuple[Shared, Bits]:
         bits.share[segment] = rho
     part = None if party.is_helper else result.reshape(shape)
     return Shared(party, shape, x.fraction - drop, part), bits
-
-
-def relu(x: Shared, drop: int = 0) -> Shared:
-    """``max(x, 0)`` without its last ``drop`` places; see :func:`relu_and_sign`."""
-    return relu_and_sign(x, drop)[0]
-
-
-def maximum(x: Shared, y: Shared) -> Shared:
-    """The larger of two, element by element."""
-    return y + relu(x - y)
-
-
-def minimum(x: Shared, y: Shared) -> Shared:
-    """The smaller of two, element by element."""
-    return x - relu(x - y)
-
-
-def maximum_along(x: Shared, axis: int) -> Shared:
-    """The largest element along an axis, which is removed: a tournament of ceil(log2 n) steps of six rounds."""
-    index = [slice(None)] * len(x.shape)
-
-    def piece(where: slice | int) -> Shared:
-        return x[(*index[:axis], where, *index[axis + 1 :])]
-
-    while (n := x.shape[axis]) > 1:
-        half = n // 2
-        best = maximum(piece(slice(0, half)), piece(slice(half, 2 * half)))
-        x = concatenate((best, piece(slice(2 * half, n))), axis) if n % 2 else best
-    return piece(0)

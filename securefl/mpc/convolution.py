@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from securefl.errors import ConfigurationError
-from securefl.mpc.arithmetic import matmul, open_masked, scale
-from securefl.mpc.compare import maximum_along
 from securefl.mpc.fixed import FRACTION
+from securefl.mpc.operations import matmul, maximum_along, prepare, scale
 from securefl.mpc.party import Array
 from securefl.mpc.shared import Shared
 
@@ -75,7 +74,7 @@ def conv2d(x: Shared, weight: Shared, window: Window) -> Shared:
     """[b, c, h, w] with weights [c·size, filters] to [b, filters, down, across]. Not truncated."""
     b, _, h, w = x.shape
     down, across = window.output(h, w)
-    open_masked(x, weight)
+    prepare(x, weight)
     return matmul(unfold(x, window), weight).reshape(b, down, across, weight.shape[1]).transpose(0, 3, 1, 2)
 
 

@@ -13,9 +13,19 @@ from typing import Final
 import numpy as np
 
 from securefl.errors import ConfigurationError
-from securefl.mpc.arithmetic import mul, scale, square, truncate
-from securefl.mpc.compare import maximum_along, negative, number, relu, relu_and_sign, select
 from securefl.mpc.fixed import FRACTION
+from securefl.mpc.operations import (
+    maximum_along,
+    mul,
+    negative,
+    number,
+    relu,
+    relu_and_sign,
+    scale,
+    select,
+    square,
+    truncate,
+)
 from securefl.mpc.shared import Shared, concatenate, stack
 
 __all__ = ["WIDE", "cross_entropy", "exp_negative", "log", "one_hot", "reciprocal", "sigmoid", "softmax", "to_fraction"]

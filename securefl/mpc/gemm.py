@@ -91,4 +91,11 @@ def gemm(left: Words, right: Words) -> Words:
     if m * k * right.shape[1] <= _SMALL:
         product: Words = left @ right
         return product
+    # A vector with a matrix is a walk through the matrix; products of matrices first put it into blocks.
+    if m == 1:
+        row: Words = np.einsum("i,ij->j", left[0], right).reshape(1, -1)
+        return row
+    if right.shape[1] == 1:
+        column: Words = np.einsum("ij,j->i", left, right[:, 0]).reshape(-1, 1)
+        return column
     return (_chosen[0] if _chosen else _default())(left, right)

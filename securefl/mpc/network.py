@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from securefl.errors import ConfigurationError, InvalidInputError, LocalProtocolError
-from securefl.mpc.arithmetic import matmul, open_masked, scale, truncate
 from securefl.mpc.bits import Bits
-from securefl.mpc.compare import relu_and_sign, select
 from securefl.mpc.convolution import Window, average_pool, conv2d, fold, max_pool, unfold
 from securefl.mpc.fixed import FRACTION
 from securefl.mpc.functions import one_hot, sigmoid, softmax, to_fraction
 from securefl.mpc.graph import Graph, Layer, check_trainable
+from securefl.mpc.operations import matmul, prepare, relu_and_sign, scale, select, truncate
+from securefl.mpc.party import Array
 from securefl.mpc.shared import Shared, concatenate
 
 __all__ = ["LOSSES", "Network", "Pass"]
@@ -222,7 +222,7 @@ class Network:
     def _weighted(self, layer: Layer, x: Shared, delta: Shared, needed: bool) -> Shared | None:
         """Adds to the gradients of weight and bias; gives δ of the input where it is needed."""
         weight = self.parameters[layer.parameters[0]]
-        open_masked(x, delta, weight)
+        prepare(x, delta, weight)
         rows = x
         if layer.kind == "conv2d":
             delta = delta.transpose(0, 2, 3, 1).reshape(-1, weight.shape[1])
@@ -235,8 +235,7 @@ class Network:
         below = matmul(delta, weight.T)
         if layer.kind == "conv2d":
             window, shape = _window(layer), x.shape
-            part = None if below.part is None else fold(below.part, shape, window)
-            below = Shared(below.party, shape, below.fraction, part, unsettled=below.unsettled)
+            below = below.linear(lambda part: fold(part, shape, window), shape)
         return truncate(below, below.fraction - FRACTION)
 
     def _accumulate(self, name: str, gradient: Shared) -> None:
@@ -306,9 +305,10 @@ def _spread(delta: Shared, shape: tuple[int, ...], window: Window) -> Shared:
     """δ through average pooling: each window's share back to its pixels."""
     height, width = window.size
     mean = truncate(scale(delta, 1 / (height * width), FRACTION), FRACTION)
-    part = None
-    if mean.part is not None:
-        b, c, down, across = mean.shape
-        cells = np.broadcast_to(mean.part[..., None, None], (b, c, down, across, height, width))
-        part = fold(cells.transpose(0, 2, 3, 1, 4, 5).reshape(b * down * across, -1), shape, window)
-    return Shared(delta.party, shape, mean.fraction, part, unsettled=mean.unsettled)
+    b, c, down, across = mean.shape
+
+    def back(part: Array) -> Array:
+        cells = np.broadcast_to(part[..., None, None], (b, c, down, across, height, width))
+        return fold(cells.transpose(0, 2, 3, 1, 4, 5).reshape(b * down * across, -1), shape, window)
+
+    return mean.linear(back, shape)

@@ -5,6 +5,9 @@ is a function of masks, never of values: what products and truncations leave the
 needs it, and until then the tensor is *unsettled*, which every party knows. A tensor may have an *opened* form beside
 it: ``m = value + λ``, public to the servers, with λ shared between them and known to the helper. A tensor is opened at
 most once; multiplying needs that form. SPEC mpc §4.
+
+That is the engine "dealer". Under "replicated" the third party is a server as well: the parts of all three add up, and
+each party also holds the next one's, its *second*. A tensor without seconds is unsettled there. SPEC mpc-replicated §3.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.party import Party
 
-__all__ = ["Masked", "Shared", "concatenate", "public", "stack"]
+__all__ = ["Masked", "Shared", "Sown", "concatenate", "public", "stack"]
 
 View = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -57,14 +60,29 @@ class Masked:
         return "<Masked>"
 
 
+@dataclass(slots=True, eq=False)
+class Sown:
+    """Server 0's part is a stream that the helper knows too: its negative is a mask already, and that server need not
+    speak when the tensor is opened. ``part``: at the helper, those words.
+    """
+
+    part: Words | None
+
+    def view(self, view: View) -> Sown:
+        return Sown(None if self.part is None else view(self.part))
+
+    def __repr__(self) -> str:
+        return "<Sown>"
+
+
 class Shared:
-    """A secret tensor. ``fraction``: its binary places.
+    """A secret tensor. ``fraction``: its binary places. ``sown``: see :class:`Sown`.
 
     Operators: ``+ -`` with another of the same fraction, or with public real numbers; ``* int`` by a public integer;
     indexing, ``reshape``, ``T``, ``sum``. Shapes broadcast as in numpy. Products: :mod:`securefl.mpc.arithmetic`.
     """
 
-    __slots__ = ("fraction", "opened", "part", "party", "shape", "unsettled")
+    __slots__ = ("fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
     __array_ufunc__ = None  # numpy must not take a Shared for an object scalar
 
     def __init__(
@@ -75,17 +93,22 @@ class Shared:
         part: Words | None = None,
         opened: Masked | None = None,
         unsettled: bool = False,
+        second: Words | None = None,
+        sown: Sown | None = None,
     ) -> None:
         self.party = party
         self.shape = tuple(shape)
         self.fraction = fraction
         if part is None and (unsettled or not party.is_helper):
             part = np.zeros(self.shape, dtype=np.uint64)
+            second = part if party.replicated and not unsettled else None
         if part is not None and (part.dtype != np.uint64 or part.shape != self.shape):
             raise InvalidInputError(f"a part is uint64{list(self.shape)}, got {part.dtype}{list(part.shape)}")
         self.part = part
+        self.second = second
         self.opened = opened
-        self.unsettled = unsettled
+        self.sown = sown
+        self.unsettled = second is None if party.replicated else unsettled
 
     @property
     def size(self) -> int:
@@ -98,11 +121,11 @@ class Shared:
             raise InvalidInputError("this party holds no part of the tensor")
         return self.part
 
-    def like(self, part: Words | None, fraction: int | None = None) -> Shared:
-        """A tensor of the same shape with another part."""
-        return Shared(
-            self.party, self.shape, self.fraction if fraction is None else fraction, part, unsettled=self.unsettled
-        )
+    def linear(self, change: View, shape: Sequence[int]) -> Shared:
+        """A linear map to ``shape``, the same for every part. An opened form is not kept."""
+        part = None if self.part is None else np.asarray(change(self.part))
+        second = None if self.second is None else np.asarray(change(self.second))
+        return Shared(self.party, shape, self.fraction, part, None, self.unsettled, second)
 
     # ---- linear combinations
 
@@ -118,17 +141,23 @@ class Shared:
         left = zero if self.part is None else self.part
         right = zero if other.part is None else other.part
         part = np.broadcast_to(operation(left, right), shape)
-        return Shared(self.party, shape, self.fraction, part, unsettled=self.unsettled or other.unsettled)
+        second = None
+        if self.second is not None and other.second is not None:
+            second = np.broadcast_to(operation(self.second, other.second), shape)
+        return Shared(self.party, shape, self.fraction, part, None, self.unsettled or other.unsettled, second)
 
     def add_words(self, words: Words) -> Shared:
         """Plus public ring elements, in units of the last binary place."""
         shape = np.broadcast_shapes(self.shape, words.shape)
-        part = self.part
-        if self.party.me == 0:
+        part, second, me = self.part, self.second, self.party.me
+        if second is None:
+            part = self.words + words if me == 0 else part
+        elif me == 1:  # the part of party 1, which party 0 has as its second
             part = self.words + words
-        elif part is not None:
-            part = np.broadcast_to(part, shape)
-        return Shared(self.party, shape, self.fraction, part, unsettled=self.unsettled)
+        elif me == 0:
+            second = second + words
+        part, second = (None if half is None else np.broadcast_to(half, shape) for half in (part, second))
+        return Shared(self.party, shape, self.fraction, part, None, self.unsettled, second)
 
     def __add__(self, other: Shared | ArrayLike) -> Shared:
         if isinstance(other, Shared):
@@ -146,7 +175,7 @@ class Shared:
         return -self + other
 
     def __neg__(self) -> Shared:
-        return self.like(None if self.part is None else np.negative(self.part))
+        return self.linear(np.negative, self.shape)
 
     def __mul__(self, factor: int | NDArray[np.integer[Any]]) -> Shared:
         """Times public integers; the fraction stays."""
@@ -155,14 +184,13 @@ class Shared:
             raise InvalidInputError("multiply by public integers; by real numbers with arithmetic.scale")
         words = words.astype(np.int64).view(np.uint64) if words.dtype != np.uint64 else words
         shape = np.broadcast_shapes(self.shape, words.shape)
-        part = None if self.part is None else np.broadcast_to(self.part * words, shape)
-        return Shared(self.party, shape, self.fraction, part, unsettled=self.unsettled)
+        return self.linear(lambda part: np.asarray(np.broadcast_to(part * words, shape)), shape)
 
     __rmul__ = __mul__
 
     def with_fraction(self, fraction: int) -> Shared:
         """The same ring elements read with another number of binary places: times a power of two, for free."""
-        return Shared(self.party, self.shape, fraction, self.part, self.opened, self.unsettled)
+        return Shared(self.party, self.shape, fraction, self.part, self.opened, self.unsettled, self.second, self.sown)
 
     def widen(self, places: int) -> Shared:
         """``places`` more binary places: the same value, its integer times 2^places."""
@@ -172,10 +200,7 @@ class Shared:
         axes = range(len(self.shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
         gone = {a % len(self.shape) for a in axes}
         shape = [1 if i in gone else n for i, n in enumerate(self.shape) if keepdims or i not in gone]
-        part = None if self.part is None else self.part.sum(axis=axis, keepdims=keepdims, dtype=np.uint64)
-        return Shared(
-            self.party, shape, self.fraction, None if part is None else np.asarray(part), None, self.unsettled
-        )
+        return self.linear(lambda part: part.sum(axis=axis, keepdims=keepdims, dtype=np.uint64), shape)
 
     # ---- views
 
@@ -184,9 +209,10 @@ class Shared:
         model = np.broadcast_to(np.uint64(0), self.shape) if self.part is None else self.part
         part = view(model)
         opened = None if self.opened is None else self.opened.view(view)
-        return Shared(
-            self.party, part.shape, self.fraction, None if self.part is None else part, opened, self.unsettled
-        )
+        second = None if self.second is None else view(self.second)
+        own = None if self.part is None else part
+        sown = None if self.sown is None else self.sown.view(view)
+        return Shared(self.party, part.shape, self.fraction, own, opened, self.unsettled, second, sown)
 
     def __getitem__(self, index: Any) -> Shared:
         return self.view(lambda array: np.asarray(array[index]))
@@ -211,7 +237,7 @@ class Shared:
 def public(party: Party, values: ArrayLike, fraction: int = FRACTION) -> Shared:
     """Public real numbers as a tensor."""
     words = encode(values, fraction)
-    return Shared(party, words.shape, fraction, words if party.me == 0 else None)
+    return Shared(party, words.shape, fraction).add_words(words)
 
 
 def concatenate(tensors: Sequence[Shared], axis: int = 0) -> Shared:
@@ -233,7 +259,10 @@ def concatenate(tensors: Sequence[Shared], axis: int = 0) -> Shared:
         kept = [form for form in forms if form is not None]
         publics = [form.m for form in kept if form.m is not None]
         opened = Masked(join(publics) if len(publics) == len(kept) else None, join([form.mask for form in kept]))
-    return Shared(first.party, shape, first.fraction, part, opened, any(tensor.unsettled for tensor in tensors))
+    seconds = [tensor.second for tensor in tensors if tensor.second is not None]
+    second = join(seconds) if len(seconds) == len(tensors) else None
+    unsettled = any(tensor.unsettled for tensor in tensors)
+    return Shared(first.party, shape, first.fraction, part, opened, unsettled, second)
 
 
 def stack(tensors: Sequence[Shared], axis: int = 0) -> Shared:

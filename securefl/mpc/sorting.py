@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from securefl.mpc.compare import relu
+import numpy as np
+
+from securefl.mpc.operations import relu
 from securefl.mpc.party import Array
 from securefl.mpc.shared import Shared
 
@@ -44,14 +46,12 @@ def sort(x: Shared) -> Shared:
 def _add_rows(x: Shared, rows: list[int], change: Shared) -> Shared:
     """Plus ``change`` at some rows, each named once."""
 
-    def added(whole: Array, part: Array) -> Array:
-        result = whole.copy()
-        result[rows] += part
+    def spread(part: Array) -> Array:
+        result = np.zeros(x.shape, part.dtype)
+        result[rows] = part
         return result
 
-    if x.part is None or change.part is None:
-        return Shared(x.party, x.shape, x.fraction)
-    return Shared(x.party, x.shape, x.fraction, added(x.part, change.part))
+    return x + change.linear(spread, x.shape)
 
 
 def median(x: Shared) -> Shared:

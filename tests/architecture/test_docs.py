@@ -186,6 +186,7 @@ def test_configuration_tables_are_those_of_the_models() -> None:
         personalization=config.PersonalizationConfig(),
         augmentation=config.AugmentationConfig(flip=True),
         tiers=config.TiersConfig(),
+        robust=config.RobustConfig(norm_bound=1),
         split=config.SplitConfig(),
     )
     models = {section: type(getattr(every, section)) for section in config.Config.model_fields}
@@ -230,7 +231,11 @@ def test_the_example_file_spells_out_the_bundled_run() -> None:
             for key, owners in config.compression._KEYS_OF.items()
             if not set(owners) & set(config.Config().compression.chain)
         }
-        unused |= {key for key in model.model_fields if key.startswith("allow_")} | {"decay", "straggler_work"}
+        unused |= {key for key in model.model_fields if key.startswith("allow_")} | {
+            "decay",
+            "straggler_work",
+            "poison_factor",
+        }
         unused |= {key for key, field in model.model_fields.items() if field.default is None}
         unused |= {
             key

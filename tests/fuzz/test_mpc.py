@@ -69,7 +69,6 @@ def test_answers_of_any_bytes(replies: list[bytes]) -> None:
 @settings(max_examples=100, deadline=None)
 def test_reports_of_any_bytes(status: int, body: bytes) -> None:
     party, client = memory_channels(2, deadline=1.0)
-    party.send(1, struct.pack(">QQ", status, len(body)))
-    party.send(1, body)
+    party.send(1, struct.pack(">Q", status), body)
     with suppress(SecureFLError):
         answer(client, 0, 40)

@@ -9,13 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from securefl.audit.checks import Case, Check, expect, refused
-from securefl.mpc.arithmetic import mul, truncate
-from securefl.mpc.bits import reveal_bits
 from securefl.mpc.channel import HELPER, PARTIES, memory_channels
-from securefl.mpc.compare import negative, relu_and_sign
 from securefl.mpc.fixed import decode, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import Graph
+from securefl.mpc.operations import mul, negative, relu_and_sign, reveal_bits, truncate
 from securefl.mpc.party import Party
 from securefl.mpc.service import decode_command
 from securefl.mpc.shared import Shared

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from securefl.errors import InvalidInputError
-from securefl.mpc.arithmetic import bilinear, reveal
-from securefl.mpc.compare import maximum_along, negative, number
 from securefl.mpc.gemm import Words
+from securefl.mpc.operations import bilinear, maximum_along, negative, number, reveal
 from securefl.mpc.shared import Shared
 
 __all__ = ["count_correct"]

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError, InvalidInputError
-from securefl.mpc.arithmetic import bilinear, matmul, reveal, truncate
-from securefl.mpc.compare import negative, number
 from securefl.mpc.fixed import HEADROOM_BITS
 from securefl.mpc.gemm import Words, gemm
+from securefl.mpc.operations import bilinear, matmul, negative, number, reveal, truncate
 from securefl.mpc.robust.sorting import ordered
 from securefl.mpc.shared import Shared
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 
-from securefl.mpc.compare import relu
+from securefl.mpc.operations import relu
 from securefl.mpc.shared import Shared, concatenate
 from securefl.mpc.sorting import layers
 

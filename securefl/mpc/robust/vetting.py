@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError, InvalidInputError
-from securefl.mpc.arithmetic import bilinear
-from securefl.mpc.bits import Bits, reveal_bits
-from securefl.mpc.compare import negative
+from securefl.mpc.bits import Bits
 from securefl.mpc.fixed import HEADROOM_BITS
 from securefl.mpc.gemm import Words
+from securefl.mpc.operations import bilinear, negative, reveal_bits
 from securefl.mpc.robust.logic import all_of_rows, both
 from securefl.mpc.shared import Shared, concatenate
 
@@ -50,8 +49,7 @@ def in_range(x: Shared, largest: int) -> Bits:
         sides = concatenate([block.add_words(room), (-block).add_words(room)], axis=1)
         spare = -sides.shape[1] % 8
         if spare:  # zeros are in range
-            blank = None if sides.part is None else np.zeros((n, spare), np.uint64)
-            sides = concatenate([sides, Shared(x.party, (n, spare), 0, blank)], axis=1)
+            sides = concatenate([sides, Shared(x.party, (n, spare), 0)], axis=1)
         blocks.append(all_of_rows(~negative(sides)))
     verdict = blocks[0]
     for block_verdict in blocks[1:]:

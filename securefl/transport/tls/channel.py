@@ -48,8 +48,16 @@ class LinkChannel:
     def receive(self, sender: int, size: int) -> memoryview:
         with self._by_number(sender):
             message = self._links[sender].receive(size, timeout=self._timeout)
+        return self._count(sender, message)
+
+    def receive_up_to(self, sender: int, limit: int) -> memoryview:
+        with self._by_number(sender):
+            message = self._links[sender].receive_up_to(limit, timeout=self._timeout)
+        return self._count(sender, message)
+
+    def _count(self, sender: int, message: memoryview) -> memoryview:
         traffic = self.traffic[sender]
-        traffic.bytes_received += size
+        traffic.bytes_received += message.nbytes
         traffic.messages_received += 1
         return message
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("tenseal")
 
-from securefl.ckks.linear import LinearClient, LinearLayer, LinearServer, _expand, _read_answer
+from securefl.ckks.linear import LinearClient, LinearLayer, LinearServer
+from securefl.ckks.linear.coding import expand, read_answer
 from securefl.ckks.params import parameter_set
 from securefl.errors import AuthenticationError, ConfigurationError, DecodeError, InvalidInputError
 from securefl.primitives.prg import KEY_BYTES
@@ -201,8 +202,8 @@ def _solve(matrix: list[list[int]], right: list[int], q: int) -> list[int]:
 def _weights_from_c1(layer: LinearLayer, up: bytes, down: bytes) -> np.ndarray:
     """The client's attack: c1 of the answer is W(X) times the c1 it sent, so one division in the ring gives W."""
     q, n = layer.parameters.primes[0], layer.blocks
-    sent = _expand(up[:KEY_BYTES], 0, layer.parameters.degree, q).reshape(n, layer.stride)[:, 0]
-    answer, _ = _read_answer(layer, down, layer.output_answers, 4 * 20)
+    sent = expand(up[:KEY_BYTES], 0, layer.parameters.degree, q).reshape(n, layer.stride)[:, 0]
+    answer, _ = read_answer(layer, down, layer.output_answers, 4 * 20)
     got = answer[0].reshape(n, layer.stride)[:, 0]
     matrix = [[int(sent[k - e]) if e <= k else -int(sent[k - e + n]) for e in range(n)] for k in range(n)]
     u = _solve(matrix, [int(value) for value in got], q)
@@ -234,7 +235,7 @@ def test_flooding_drowns_what_the_client_knows_of_the_noise(session: tuple) -> N
     q, spread = layer.parameters.primes[0], []
     for weights in (w, w * 0):
         answer = server.forward(client.encrypt_activations(a), weights, ZERO, 20)
-        c1, c0 = _read_answer(layer, answer, 1, 80)
+        c1, c0 = read_answer(layer, answer, 1, 80)
         blocks = np.arange(4) * layer.group
         places = (blocks[:, None] * layer.stride + np.arange(20)).reshape(-1)
         value = (client._secret.times(c1[0], q)[places] + c0) % q

@@ -53,6 +53,24 @@ def test_both_send_much_before_either_reads(family: str) -> None:
         end.close()
 
 
+@FAMILIES
+def test_messages_read_ahead_are_kept_whole(family: str) -> None:
+    """Many small ones in one system call, and a large one that begins in what was read ahead."""
+    zero, one = two(family)
+    messages = [bytes([i]) * (7 * i) for i in range(60)] + [b"x" * (1 << 17), b"", b"yz"]
+    for message in messages:
+        zero.send(1, message)
+    for turn, message in enumerate(messages):
+        got = one.receive_up_to(0, 1 << 17) if turn % 2 else one.receive(0, len(message))
+        assert bytes(got) == message
+    assert one.traffic[0].messages_received == len(messages)
+    zero.send(1, b"abc")
+    with pytest.raises(FaultyPartyError, match="3 bytes where at most 2"):
+        one.receive_up_to(0, 2)
+    zero.close()
+    one.close()
+
+
 @pytest.mark.parametrize("due", [0, 2, 4, 100])
 def test_a_message_of_another_size_is_refused_at_its_header(due: int) -> None:
     zero, one = two()

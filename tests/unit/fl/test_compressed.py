@@ -11,9 +11,10 @@ from securefl.encoding.quantize import FixedPoint
 from securefl.encoding.rotate import RotatedQuantizer
 from securefl.encoding.sparsify import PrunedSupport, RandomK
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
+from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.aggregators import Dropouts
 from securefl.fl.compressed import CompressedAggregator, Compression
-from securefl.fl.compression import aggregator_of, pruning_of
+from securefl.fl.compression import pruning_of
 from securefl.fl.config import parse
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import Contribution
@@ -203,6 +204,23 @@ def test_a_resumed_run_is_the_unbroken_one(section, tmp_path):
     later = run_of(values, checkpoint=tmp_path)
     assert later.resume() == 1
     assert later.run().model_hash == whole.model_hash
+
+
+@pytest.mark.parametrize(
+    "server", [{"server_momentum": 0.9}, {"server_optimizer": "yogi", "server_learning_rate": 0.1}]
+)
+def test_a_server_with_momentum_does_not_bring_back_what_was_pruned(server):
+    values = {
+        "data": {"clients": 4},
+        "model": {"hidden": [8]},
+        "training": {"rounds": 4, **server},
+        "protection": {"method": "plain"},
+        "compression": {"chain": ["pruned"], "end_round": 4, "final_sparsity": 0.8},
+    }
+    run = run_of(values)
+    tensors = run.run().tensors
+    assert run.pruning.sparsity > 0.7
+    assert not any(value[~run.pruning.mask[name]].any() for name, value in tensors.items())
 
 
 def test_pruned_runs_upload_less_and_downloads_are_counted():

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from securefl.encoding.weights import WeightFormat
 from securefl.errors import ConfigurationError
 from securefl.fl import models
-from securefl.fl.compression import aggregator_of
+from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.config import parse
 from securefl.fl.engine import SequentialEngine
 from securefl.fl.evaluation import ClientAccuracy, PersonalReport
@@ -31,14 +33,20 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def _run(method: str | None, protect: str = "plain", checkpoint: Path | None = None, **training: Any) -> FedAvg:
+def _run(
+    method: str | None,
+    protect: str = "plain",
+    checkpoint: Path | None = None,
+    compression: dict[str, Any] | None = None,
+    **training: Any,
+) -> FedAvg:
     config = parse(
         {
             "data": {"dataset": "breast-cancer", "clients": 5, "alpha": 0.3},
             "model": {"hidden": [6]},
             "training": {"rounds": 3, "local_steps": 4, "engine": "sequential", **training},
             "protection": {"method": protect, "suite": "x25519", "threshold": 3},
-            "compression": {"chain": []},
+            "compression": compression or {"chain": []},
             "faults": {"dropout": 0.2},
             **({} if method is None else {"personalization": METHODS[method]}),
         }
@@ -66,13 +74,13 @@ def tuned() -> FedAvg:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_under_every_protection_and_after_a_break(method: str, tmp_path: Path) -> None:
-    plain, masked, begun, again = (
-        _run(method, protect, where)
-        for protect, where in (("plain", None), ("masked", None), ("plain", tmp_path), ("plain", tmp_path))
-    )
+    plain, begun, again = _run(method), _run(method, "plain", tmp_path), _run(method, "plain", tmp_path)
     whole = plain.run()
-    assert masked.run().model_hash == whole.model_hash
-    assert _hash(masked.personal_models()) == _hash(plain.personal_models())
+    for protect in ("masked", "shared", *(["ckks"] if find_spec("tenseal") else [])):
+        protected = _run(method, protect)
+        assert protected.run().model_hash == whole.model_hash
+        assert _hash(protected.personal_models()) == _hash(plain.personal_models())
+        assert protected.personal_report() == plain.personal_report()
     next(begun.rounds_left())
     assert again.resume() == 1
     assert again.run().model_hash == whole.model_hash
@@ -222,6 +230,21 @@ def test_a_head_is_kept_only_when_the_client_was_counted() -> None:
     algorithm.received({name: value for name, value in start.items() if name.startswith("1")}, (2, 3))
     heads = {c for c in everyone if not np.array_equal(algorithm.model(c, start)["3.weight"], start["3.weight"])}
     assert heads == {2, 3}
+
+
+def test_personal_models_start_from_what_a_client_downloaded() -> None:
+    run = _run("fine_tune", compression={"chain": [], "download_bits": 4})
+    run.run()
+    received, _ = WeightFormat(4).round_trip(run.result().tensors)
+    assert isinstance(run.personalizer, FineTune)
+    with torch_threads(1):
+        wanted = run.personalizer.models(received, run._site, run._evaluator.accuracy)
+    assert _hash(run.personal_models()) == _hash(wanted)
+    report = run.personal_report()
+    assert report is not None
+    held = run.workload.held_out
+    assert held is not None
+    assert report.clients[0].shared == run._evaluator.accuracy(received, held[0])
 
 
 # ------------------------------------------------------------------------------------------------- what is held out

@@ -61,13 +61,21 @@ def test_outputs() -> None:
     assert tree.bytes().hex()[:8] not in repr(tree)
 
 
+def test_a_generator_is_that_of_the_256_bit_integer_also_of_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = hashlib.sha256(b"x").digest()
+    for number in (drawn, bytes(4) + drawn[4:], bytes(31) + b"\x07", bytes(32)):
+        monkeypatch.setattr(SeedTree, "_expand", lambda self, purpose, n, number=number: number)
+        wanted = np.random.Generator(np.random.PCG64(int.from_bytes(number, "big")))
+        assert SeedTree(0).numpy().integers(0, 2**63, 5).tolist() == wanted.integers(0, 2**63, 5).tolist()
+
+
 @pytest.mark.parametrize("root", [-1, True, 1.0, "0", None])
 def test_bad_roots(root: object) -> None:
     with pytest.raises(ConfigurationError, match="non-negative integer"):
         SeedTree(root)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("label", [True, 1.5, None, b"x"])
+@pytest.mark.parametrize("label", [True, 1.5, None, b"x", [1]])
 def test_bad_labels(label: object) -> None:
     with pytest.raises(ConfigurationError, match="labels"):
         SeedTree(0).child(label)  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ import pytest
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
 from securefl.fl import models
-from securefl.fl.compression import aggregator_of
+from securefl.fl.aggregator_choice import aggregator_of
+from securefl.fl.augmentation import Augmentation
 from securefl.fl.config import Config, parse
 from securefl.fl.data import Dataset, from_arrays
 from securefl.fl.engine import LocalTask
@@ -72,6 +73,18 @@ def test_a_client_trains_its_slice_as_a_model_of_its_own(kind: str) -> None:
         assert (results[task.client].steps, results[task.client].weight) == (alone.steps, alone.weight)
         outside = part.mask(START)
         assert not any(value[~outside[name]].any() for name, value in update.items())
+
+
+def test_images_are_varied_as_a_model_of_its_own_would_see_them() -> None:
+    data = replace(DATA, inputs=np.ascontiguousarray(DATA.inputs[:, :4]))
+    module = models.build("mlp", input_shape=(4,), classes=4, seeds=SeedTree(0), hidden=(8,))
+    start = models.tensors_of(module)
+    plan = TierPlan(module, (4,), "width", (0.5, 1.0), {ClientId(1): 2}, nested=False)
+    task = LocalTask(ClientId(1), np.arange(40), start, SeedTree(3))
+    settings = replace(SETTINGS, augmentation=Augmentation(shift=0.4))
+    found = TieredEngine(plan, data).train(1, [task], settings)[task.client].update
+    alone = train(module, start, data, task.rows, settings, task.seed, client=1, round=1)
+    assert max(float(np.abs(found[name] - value).max()) for name, value in alone.update.items()) < 1e-6
 
 
 def test_nested_training_moves_the_smaller_slices_too_and_nothing_outside() -> None:

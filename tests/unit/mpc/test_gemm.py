@@ -7,7 +7,7 @@ from securefl.mpc import gemm as module
 from securefl.mpc.gemm import by_limbs, candidates, gemm, use
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (17, 2049, 9), (1, 784, 128), (2, 0, 3)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (17, 2049, 9), (1, 784, 128), (90, 70, 1), (2, 0, 3)])
 @pytest.mark.parametrize("product", candidates())
 def test_every_way_is_exact(product, shape) -> None:
     m, k, n = shape

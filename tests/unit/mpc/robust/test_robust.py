@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from securefl.cluster.threads import run_parties
 from securefl.errors import ConfigurationError, InvalidInputError
-from securefl.mpc.bits import Bits, reveal_bits
+from securefl.mpc.bits import Bits
+from securefl.mpc.operations import reveal_bits
 from securefl.mpc.robust import accepted_sum, count_correct, median, multi_krum, trimmed_sum, vet
 from securefl.mpc.robust.logic import all_of_rows, both
 from securefl.mpc.robust.sorting import network
