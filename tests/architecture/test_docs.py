@@ -132,6 +132,7 @@ ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILI
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 #: What a validator says and no type does.
 IN_WORDS = {
+    ("split", "cluster"): "a file",
     ("protection", "threshold"): "fraction in (0, 1], or integer ≥ 2",
     ("model", "hidden"): "list of integers, each ≥ 1",
     ("compression", "chain"): "list of coders",
