@@ -228,6 +228,12 @@ class Servers:
         #: Process numbers of local parties; empty where the parties are elsewhere.
         self.processes: tuple[int, ...] = ()
 
+    @property
+    def transferred(self) -> tuple[int, int]:
+        """Bytes that this client sent to the parties and received from them so far."""
+        links = self._links.traffic.values()
+        return sum(link.bytes_sent for link in links), sum(link.bytes_received for link in links)
+
     # ---- sharing
 
     @overload
@@ -256,8 +262,9 @@ class Servers:
         number = self._number()
         key = self._entropy.token(KEY_BYTES)
         rest = words - expand(key, words.shape)
-        payloads = [key, as_bytes(np.asarray(rest, order="C")) if words.size else b"", b""]
-        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction)
+        sown = not self._audit  # a batch that can be audited uses no mask that a client chose
+        payloads = [key, as_bytes(np.asarray(rest, order="C")) if words.size else b"", key if sown else b""]
+        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction, sown=sown)
         return SharedTensor(self, number)
 
     def _share_model(self, module: torch.nn.Module, limit: float) -> SharedModel:

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from securefl.mpc.channel import PARTIES, memory_channels
+from securefl.mpc.operations import PARTY_KINDS
 from securefl.mpc.party import Party, join
-from securefl.primitives.entropy import Entropy, SystemEntropy
+from securefl.primitives.entropy import Entropy
 
 __all__ = ["run_parties"]
 
@@ -16,9 +17,15 @@ T = TypeVar("T")
 
 
 def run_parties(
-    program: Callable[[Party], T], session: bytes = b"threads", entropy: Entropy | None = None, deadline: float = 60.0
+    program: Callable[[Party], T],
+    session: bytes = b"threads",
+    entropy: Entropy | None = None,
+    deadline: float = 60.0,
+    engine: str = "dealer",
 ) -> tuple[T, T, T]:
     """Run a party program at all three parties, with fresh secrets and links in memory; their three results.
+
+    ``engine``: "dealer" or "replicated" (:mod:`securefl.mpc.operations`).
 
     When parties fail, the error of the first that did is raised; the others end because its links close.
     """
@@ -27,7 +34,7 @@ def run_parties(
 
     def run(me: int) -> T:
         try:
-            party = join(channels[me], session, SystemEntropy() if entropy is None else entropy)
+            party = join(channels[me], session, entropy, PARTY_KINDS[engine])
             party.begin(1)
             return program(party)
         except BaseException as error:

@@ -19,7 +19,7 @@ from securefl.mpc.gemm import Words
 from securefl.mpc.party import Array, Party, Piece
 from securefl.mpc.shared import Shared
 
-__all__ = ["negative", "number", "relu_and_sign", "select"]
+__all__ = ["SEGMENT", "digits", "negative", "number", "relu_and_sign", "select"]
 
 _DIGITS: Final = 16
 #: Elements of one deal: its tables (32 bytes each) and what is computed from them stay in the second-level cache.
@@ -58,7 +58,7 @@ def _padded(words: Words) -> Words:
     return np.concatenate((words, np.zeros(-words.size % 8, np.uint64)))
 
 
-def _digits(party: Party, opened: Words) -> tuple[Plane, Plane]:
+def digits(party: Party, opened: Words) -> tuple[Plane, Plane]:
     """Parts of the planes [c_k < r_k] and [c_k = r_k], uint8[16, plane_bytes]. ``opened``: c; at the helper r."""
     width = plane_bytes(opened.size)
     less, equal = np.empty((2, _DIGITS, 0 if party.is_helper else width), np.uint8)
@@ -82,7 +82,7 @@ def _digits(party: Party, opened: Words) -> tuple[Plane, Plane]:
 def _sign(party: Party, opened: Words, shape: tuple[int, ...]) -> Bits:
     """[c − r < 0] for ``opened`` c (at the helper r), flat."""
     top = np.packbits((opened >> np.uint64(63)).astype(np.uint8))
-    less, equal = _digits(party, opened)
+    less, equal = digits(party, opened)
     part = prefix_less(party, less, equal, _DIGITS, plane_bytes(opened.size))
     if party.me != 1:
         part = part ^ top

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from securefl.errors import InvalidInputError
-from securefl.mpc import dealer
+from securefl.mpc import dealer, replicated
 from securefl.mpc.bits import Bits, Plane
 from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words, gemm
@@ -27,6 +27,7 @@ from securefl.mpc.shared import Shared, concatenate
 
 __all__ = [
     "ENGINES",
+    "PARTY_KINDS",
     "Engine",
     "bilinear",
     "greater",
@@ -69,7 +70,10 @@ class Engine(Protocol):
     def randomized_part(self, x: Shared) -> Words | None: ...
 
 
-ENGINES: Final[Mapping[str, Engine]] = {"dealer": dealer}
+ENGINES: Final[Mapping[str, Engine]] = {"dealer": dealer, "replicated": replicated}
+
+#: What a party of each engine is, for :func:`securefl.mpc.party.join`.
+PARTY_KINDS: Final[Mapping[str, type[Party]]] = {"dealer": Party, "replicated": replicated.ReplicatedParty}
 
 
 def _of(party: Party) -> Engine:

@@ -3,7 +3,7 @@
 A computation is one *party program*: a function of a :class:`Party` that every party runs, with the same public shapes
 and in the same order. The servers (parties 0 and 1) hold shares; the helper (party 2) runs the same program without
 values: it draws the masks that both servers draw, each from the stream it has in common with one of them, and deals
-what depends on both. It receives nothing, ever, so nothing it does depends on an input::
+what depends on both. It receives nothing from them, ever, so nothing it does depends on an input::
 
     def program(party: Party, x: Words | None) -> Words | None:  # x: this server's additive share; None at the helper
         values = Shared(party, (128, 784), FRACTION, x)
@@ -20,10 +20,11 @@ Streams are AES-128-CTR, keyed by HKDF from the secret of a pair, the session an
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -86,6 +87,8 @@ class Party:
     engine: ClassVar[str] = "dealer"
     #: Whether all three parties hold parts, and each the next one's as well.
     replicated: ClassVar[bool] = False
+    #: What the streams' keys are derived for: no stream of one engine is one of another.
+    label: ClassVar[Label] = Label.MPC_STREAM
 
     def __init__(self, channel: Channel, secrets: Mapping[int, bytes], session: bytes) -> None:
         self.channel = channel
@@ -99,12 +102,14 @@ class Party:
         self._secrets = dict(secrets)
         self._session = session
         self._program = b""
+        self._bound: dict[int, bytes] = {}
         self._streams: dict[int, _Stream] = {}
 
     def batch_key(self, other: int, batch: int, program: bytes = b"") -> bytes:
         """The stream key in common with party ``other`` for one batch. It tells nothing about other batches."""
+        program += self._bound.get(other, b"")
         fields = (self._session, bytes(sorted((self.me, other))), batch.to_bytes(8, "big"), program)
-        return derive(self._secrets[other], Label.MPC_STREAM, *fields, length=KEY_BYTES)
+        return derive(self._secrets[other], self.label, *fields, length=KEY_BYTES)
 
     def begin(self, batch: int, program: bytes = b"") -> None:
         """Take up batch ``batch`` (> every earlier one): all correlations from here on are its own.
@@ -122,8 +127,15 @@ class Party:
         self.batch, self._program = batch, program
         self._streams = {}
 
+    def bind(self, other: int, told: bytes) -> None:
+        """Make the streams with ``other`` of later batches depend on what somebody outside told both parties.
+
+        If it was not the same, what the two compute from then on does not fit together, under masks of its own.
+        """
+        self._bound[other] = hashlib.sha256(self._bound.get(other, b"") + told).digest()
+
     @classmethod
-    def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Party:
+    def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Self:
         """A party in one batch, from its stream keys by the other party: to recompute an audited batch, or a vector."""
         helper = cls(channel, {}, b"")
         helper._streams = {server: _Stream(key) for server, key in keys.items()}
@@ -146,6 +158,12 @@ class Party:
             mask += self._stream(1).draw(shape)
             return mask
         return self._stream(HELPER).draw(shape)
+
+    def mask_of_server_1(self, size: int) -> Words:
+        """A fresh mask that server 1 alone draws, uint64[size]: the same there and at the helper; empty at server 0."""
+        if self.me == 0:
+            return np.empty(0, np.uint64)
+        return self._stream(1 if self.is_helper else HELPER).draw((size,))
 
     def mask_bits(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """The same by exclusive or, in packed bytes."""
@@ -189,6 +207,15 @@ class Party:
         message = self.channel.receive(self.peer, mine.nbytes)
         return np.frombuffer(message, dtype=np.uint8).view(mine.dtype).reshape(mine.shape)
 
+    def swap(self, mine: Array, due: int) -> Array:
+        """One round of different sizes: send ``mine`` unless it is empty, get ``due`` elements of its type, flat."""
+        self.rounds += 1
+        if mine.size:
+            self.channel.send(self.peer, as_bytes(mine))
+        if not due:
+            return np.empty(0, mine.dtype)
+        return np.frombuffer(self.channel.receive(self.peer, due * mine.itemsize), dtype=np.uint8).view(mine.dtype)
+
     def zero(self, shape: tuple[int, ...]) -> Words:
         """A fresh additive share of zero, of which the helper knows nothing. Servers only."""
         share = self._stream(self.peer).draw(shape)
@@ -200,8 +227,8 @@ class Party:
         return f"<Party {self.me}, batch {self.batch}>"
 
 
-def join(channel: Channel, session: bytes, entropy: Entropy | None = None) -> Party:
-    """Agree on the secrets of the pairs over ``channel`` and give the party.
+def join(channel: Channel, session: bytes, entropy: Entropy | None = None, kind: Callable[..., Party] = Party) -> Party:
+    """Agree on the secrets of the pairs over ``channel`` and give the party, of the engine that ``kind`` makes.
 
     The helper sends each server a secret (it is its own judge of randomness: it knows those masks anyway); server 0
     sends one to server 1. ``session``: the same bytes at all parties, new for every session.
@@ -220,4 +247,4 @@ def join(channel: Channel, session: bytes, entropy: Entropy | None = None) -> Pa
         else:
             secrets[0] = bytes(channel.receive(0, SECRET_BYTES))
         secrets[HELPER] = bytes(channel.receive(HELPER, SECRET_BYTES))
-    return Party(channel, secrets, session)
+    return kind(channel, secrets, session)

@@ -23,13 +23,14 @@ import numpy as np
 from securefl.errors import DecodeError
 from securefl.mpc.audit import audit
 from securefl.mpc.bits import Bits, plane_bytes
+from securefl.mpc.channel import HELPER
 from securefl.mpc.fixed import HEADROOM_BITS
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import Graph
 from securefl.mpc.network import Network, Pass
 from securefl.mpc.operations import matmul, mul, randomized_part, settle, truncate
 from securefl.mpc.party import Party, as_bytes
-from securefl.mpc.shared import Shared
+from securefl.mpc.shared import Shared, Sown
 from securefl.primitives.prg import KEY_BYTES, Keystream
 from securefl.wire import Buffer
 
@@ -42,7 +43,7 @@ _MAX_TENSORS: Final = 1 << 16
 
 #: Operation → its fields and their kinds. "id" a tensor or model, "shape" a list, "n" a natural number, "x" a number.
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
-    "put": {"id": "id", "shape": "shape", "fraction": "n"},
+    "put": {"id": "id", "shape": "shape", "fraction": "n", "sown": "flag"},
     "model": {"id": "id", "graph": "graph", "tensors": "names"},
     "apply": {"batch": "n", "fresh": "flag", "model": "id", "input": "id", "output": "id"},
     "train": {
@@ -158,6 +159,8 @@ class Service:
         operation = command["do"]
         if "batch" in command:
             self.party.begin(command["batch"], hashlib.sha256(data).digest())
+        if command.get("fresh"):
+            self._forget_forms()
         result = self._work[operation](command, payload)
         if command.get("fresh"):
             self._settle()
@@ -193,13 +196,16 @@ class Service:
 
     def _settle(self) -> None:
         """End a fresh batch: nothing of its masks is used again, and nothing is left at the helper."""
-        held = self._held()
-        settle(*held)
-        for tensor in held:
-            tensor.opened = None
+        settle(*self._held())
+        self._forget_forms()
         for _, kept in self._passes.values():
             for bits in kept.signs.values():
                 bits.forget()
+
+    def _forget_forms(self) -> None:
+        """No mask from before is used from here on, nor one that a client chose."""
+        for tensor in self._held():
+            tensor.opened = tensor.sown = None
 
     def _audit(self, command: dict[str, Any], _: memoryview) -> bytes:
         data = command["command"].encode()
@@ -231,15 +237,21 @@ class Service:
         elements = math.prod(shape)
         if len(shape) > 8 or elements * 8 > MAX_PAYLOAD_BYTES or command["fraction"] >= HEADROOM_BITS:
             raise DecodeError(f"a tensor has at most 8 dimensions, 8 GiB and {HEADROOM_BITS - 1} binary places")
-        due = {0: KEY_BYTES, 1: 8 * elements}.get(self.party.me, 0)
+        party, sown = self.party, command["sown"]
+        due = {0: KEY_BYTES, 1: 8 * elements, HELPER: KEY_BYTES if sown else 0}[party.me]
         if payload.nbytes != due:
             raise DecodeError(f"the part of a tensor of shape {list(shape)} has {due} bytes, got {payload.nbytes}")
         part = None
-        if self.party.me == 0:
-            part = expand(bytes(payload), shape)
-        elif self.party.me == 1:
+        if party.me == 1:
             part = np.frombuffer(payload, np.uint64).reshape(shape)
-        self._keep(command["id"], Shared(self.party, shape, command["fraction"], part))
+        elif due:
+            key = bytes(payload)
+            part = expand(key, shape)
+            if sown:  # a client that tells the two different keys gets results under masks that do not fit
+                party.bind(HELPER - party.me, key)
+        tensor = Shared(party, shape, command["fraction"], None if party.me == HELPER else part)
+        tensor.sown = Sown(part if party.me == HELPER else None) if sown else None
+        self._keep(command["id"], tensor)
         return b""
 
     def _model(self, command: dict[str, Any], _: memoryview) -> bytes:
@@ -284,7 +296,7 @@ class Service:
     def _step(self, command: dict[str, Any], _: memoryview) -> bytes:
         if not (0 < command["rate"] < MAX_RATE and 0 <= command["momentum"] < 1 and command["divisor"] >= 1):
             raise DecodeError("a rate is above 0, a momentum from 0 to below 1, a divisor at least 1")
-        self._network(command["model"]).step(command["rate"], command["divisor"], command["momentum"])
+        self._network(command["model"]).step(command["rate"], command["divisor"], command["momentum"], narrow=True)
         return b""
 
     def _combine(self, command: dict[str, Any], _: memoryview) -> bytes:
