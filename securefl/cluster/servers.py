@@ -228,6 +228,12 @@ class Servers:
         #: Process numbers of local parties; empty where the parties are elsewhere.
         self.processes: tuple[int, ...] = ()
 
+    @property
+    def transferred(self) -> tuple[int, int]:
+        """Bytes that this client sent to the parties and received from them so far."""
+        links = self._links.traffic.values()
+        return sum(link.bytes_sent for link in links), sum(link.bytes_received for link in links)
+
     # ---- sharing
 
     @overload

@@ -296,7 +296,7 @@ class Service:
     def _step(self, command: dict[str, Any], _: memoryview) -> bytes:
         if not (0 < command["rate"] < MAX_RATE and 0 <= command["momentum"] < 1 and command["divisor"] >= 1):
             raise DecodeError("a rate is above 0, a momentum from 0 to below 1, a divisor at least 1")
-        self._network(command["model"]).step(command["rate"], command["divisor"], command["momentum"])
+        self._network(command["model"]).step(command["rate"], command["divisor"], command["momentum"], narrow=True)
         return b""
 
     def _combine(self, command: dict[str, Any], _: memoryview) -> bytes:
