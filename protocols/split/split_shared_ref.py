@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from mpc_ref import RING, Session, Stream, Value, Words, encode, packed, stream_key
+from split_ref import Refused
 
 PLACES = 16
 Matrix = list[list[int]]
@@ -71,12 +72,53 @@ def product(x: Form, y: Form) -> Value:
     )
 
 
+def open_sown(session: Session, values: list[Value]) -> list[tuple[Words, Words, Words]]:
+    """SPEC mpc §4.2: server 0's share of λ is the negative of its part, server 1 alone draws and sends."""
+    forms, message = [], b""
+    for value in values:
+        drawn = session.b.words(len(value.one))
+        m = plus(value.one, drawn)
+        message += packed(m)
+        forms.append((m, [-word % RING for word in value.zero], drawn))
+    session.sent.append((1, 0, message))
+    return forms
+
+
+class Rules:
+    """Which commands of §8 a party takes when, for a model whose passes have ``rows`` examples."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.version, self.gradients = rows, 0, False
+        self.passes: dict[int, int] = {}
+
+    def forward(self, output: int) -> None:
+        self.passes[output] = self.version
+
+    def backward(self, of: int, rows: int) -> None:
+        if of not in self.passes:
+            raise Refused("DecodeError")
+        version = self.passes.pop(of)
+        if rows != self.rows:
+            raise Refused("InvalidInputError")
+        if version != self.version:
+            raise Refused("LocalProtocolError")
+        self.gradients = True
+
+    def step(self, rate: float) -> None:
+        if not 0 < rate < 1024:
+            raise Refused("DecodeError")
+        if not self.gradients:
+            raise Refused("LocalProtocolError")
+        self.gradients, self.version = False, self.version + 1
+
+
 class Batch:
     """z = a W + b for W [F, O]. ``secrets``: of the pairs (0, 2), (1, 2), (0, 1). ``keys``: of what is put, in turn."""
 
     def __init__(self, secrets: dict[tuple[int, int], bytes], session: bytes, keys: list[bytes]) -> None:
         self.secrets, self.session, self.keys = secrets, session, list(keys)
         self.log: list[tuple[str, int, int, bytes]] = []
+        self.bound = b""
         self.number = 0
 
     # ---- SPEC mpc §9
@@ -92,8 +134,9 @@ class Batch:
         key = self.keys.pop(0)
         zero = Stream(key).words(len(words))
         one = [(w - z) % RING for w, z in zip(words, zero, strict=True)]
-        text = command("put", id=identity, shape=shape, fraction=PLACES)
-        self.tell(name, text, (key, packed(one), b""))
+        text = command("put", id=identity, shape=shape, fraction=PLACES, sown=True)
+        self.tell(name, text, (key, packed(one), key))
+        self.bound = sha256(self.bound + key).digest()
         return Value(zero, one, [0] * len(words))
 
     def begin(self, name: str, operation: str, **fields: Any) -> tuple[Session, Stream]:
@@ -103,8 +146,8 @@ class Batch:
         self.tell(name, text)
         program = sha256(text).digest()
         a, b, z = (
-            Stream(stream_key(self.secrets[pair], self.session, pair, self.number, program))
-            for pair in ((0, 2), (1, 2), (0, 1))
+            Stream(stream_key(self.secrets[pair], self.session, pair, self.number, program + told))
+            for pair, told in (((0, 2), self.bound), ((1, 2), b""), ((0, 1), b""))
         )
         return Session(a, b), z
 
@@ -112,17 +155,18 @@ class Batch:
         self.log += [(name, sender, to, message) for sender, to, message in session.sent]
 
     def get(self, name: str, identity: int, value: Value, shape: list[int], places: int) -> Words:
-        """Settle, make uniform, answer: SPEC mpc §9, *Getting*."""
+        """SPEC mpc §9, *Getting*, of a tensor that is not settled."""
         session, z = self.begin(name, "get", tensor=identity)
-        ((zero, one),) = session.deal(1, [(value.helper, 8, False)])
-        value.zero, value.one = plus(value.zero, zero), plus(value.one, one)
-        mask = z.words(len(value.zero))
-        zero, one = plus(value.zero, mask), [(w - m) % RING for w, m in zip(value.one, mask, strict=True)]
+        count = len(value.zero)
+        mask, first, second = z.words(count), session.a.words(count), session.b.words(count)
+        zero = plus(value.zero, mask, first)
+        one = plus(value.one, [-m for m in mask], second)
+        rest = plus(value.helper, [-m for m in first], [-m for m in second])
         self.sent(name, session)
         header = struct.pack(f">QQ{len(shape)}Q", places, len(shape), *shape)
-        for party, words in enumerate((zero, one, [])):
+        for party, words in enumerate((zero, one, rest)):
             self.log.append((name, party, 3, header + packed(words)))
-        return plus(zero, one)
+        return plus(zero, one, rest)
 
     # ---- SPEC split §8
 
@@ -137,7 +181,7 @@ class Batch:
         self.tell("model", command("model", id=3, graph=layers, tensors={"bias": 2, "weight": 1}))
         x = self.put("activations", 4, a)
         session, _ = self.begin("forward", "forward", fresh=False, model=3, input=4, output=5)
-        opened = session.open_masked([x, weight])
+        opened = open_sown(session, [x, weight])
         self.sent("forward", session)
         x_form, w_form = Form(opened[0], features), Form(opened[1], outputs)
         z = product(x_form, w_form)
@@ -146,7 +190,7 @@ class Batch:
         result = {"outputs": self.get("outputs", 5, z, [batch, outputs], 2 * PLACES)}
         delta = self.put("gradient", 6, dz)
         session, _ = self.begin("backward", "backward", fresh=False, of=5, gradient=6, output=7)
-        d_form = Form(session.open_masked([delta])[0], outputs)
+        d_form = Form(open_sown(session, [delta])[0], outputs)
         weights = product(x_form.turn(), d_form)
         below = session.truncate(product(d_form, w_form.turn()), PLACES)
         self.sent("backward", session)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from split_ref import BITS, RINGS, Layer, Refused, answer, body, context_hash, decrypt, encrypt, noise, times, uniform
-from split_shared_ref import Batch
+from split_shared_ref import Batch, Rules
 from wire_ref import seal_frame
 
 RING = "n4096-q60"
@@ -361,6 +361,13 @@ SHARED = {
         "examples": 1,
     },
 }
+SHARED_FAULTS = (
+    ("again", "a pass is gone back through a second time", "DecodeError"),
+    ("stale", "a step, then backward through a pass that was forward before it", "LocalProtocolError"),
+    ("early", "a step before any gradient", "LocalProtocolError"),
+    ("shape", "the gradient of one example for a pass of two", "InvalidInputError"),
+    ("rate", "a step at a rate of 0", "DecodeError"),
+)
 NAMES = {0: "server 0", 1: "server 1", 2: "helper", 3: "client"}
 
 
@@ -371,6 +378,25 @@ def shared_run(name: str, given: dict[str, Any]) -> tuple[Batch, dict[str, list[
     found = batch.run(*(given[key] for key in ("weight", "bias", "activations", "gradient", "rate", "examples")))
     check_shared(given, found)
     return batch, found
+
+
+def check_shared_fault(fault: str, error: str) -> None:
+    rules = Rules(2)
+    steps = {
+        "again": [("forward", 5), ("backward", 5, 2), ("backward", 5, 2)],
+        "stale": [("forward", 5), ("forward", 8), ("backward", 5, 2), ("step", 0.05), ("backward", 8, 2)],
+        "early": [("forward", 5), ("step", 0.05)],
+        "shape": [("forward", 5), ("backward", 5, 1)],
+        "rate": [("forward", 5), ("backward", 5, 2), ("step", 0.0)],
+    }[fault]
+    for name, *arguments in steps[:-1]:
+        getattr(rules, name)(*arguments)
+    try:
+        getattr(rules, steps[-1][0])(*steps[-1][1:])
+    except Refused as refused:
+        if str(refused) == error:
+            return
+    raise AssertionError(fault)
 
 
 def check_shared(given: dict[str, Any], found: dict[str, list[int]]) -> None:
@@ -414,13 +440,26 @@ def shared() -> dict[str, Any]:
         expected = {"messages": messages, **{key: [str(word) for word in words] for key, words in found.items()}}
         written = {key: value if key == "examples" else hexadecimal(value) for key, value in given.items()}
         tests.append({"id": name, "comment": "forward, backward, step", "input": written, "expected": expected})
+    base = tests[0]["input"]
+    for fault, comment, error in SHARED_FAULTS:
+        check_shared_fault(fault, error)
+        tests.append(
+            {
+                "id": fault,
+                "comment": comment,
+                "derived_from": "shared.json#two-examples",
+                "input": {**base, "fault": fault},
+                "error": {"type": error},
+            }
+        )
     return {
         "spec": "protocols/split/SPEC.md §8",
         "description": (
             "One batch of the mode shared through z = a W + b. Secrets of pairs, session and keys of what is put are "
             "expanded from the test's id as split_vectors.py writes. expected.messages: for every link, SHA-256 of "
-            "each message in order; 3 is the client, whose messages are the command's text and its bytes, and answers are "
-            "given without their status. Results are ring elements: outputs with 32 binary places, all others with 16."
+            "each message in order; 3 is the client, whose messages are the command's text and its bytes, and answers "
+            "are given without their status. Results are ring elements: outputs with 32 binary places, all others with "
+            "16. With error: the command that input.fault names is refused by every party."
         ),
         "groups": [{"operation": "shared", "params": {}, "tests": tests}],
     }

@@ -1,16 +1,16 @@
-"""Vectors of the mode ``shared``: a batch by the parties' own services, every message. SPEC protocols/split/SPEC.md §8."""
+"""Vectors of the mode ``shared``: a batch by the parties' own services, message by message. SPEC split §8."""
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 
-from securefl.audit.checks import Case, expect
+from securefl.audit.checks import Case, expect, refused
 from securefl.mpc.channel import PARTIES, MemoryChannel, memory_channels
 from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words
@@ -29,7 +29,7 @@ def _real(value: Any) -> Any:
     """Hexadecimal text to numbers, in nested lists too."""
     if isinstance(value, list):
         return [_real(each) for each in value]
-    return float.fromhex(value) if isinstance(value, str) else value
+    return float.fromhex(value) if isinstance(value, str) and "0x" in value else value
 
 
 class _Run:
@@ -62,7 +62,7 @@ class _Run:
         self.sent.setdefault(f"{sender}>{to}", []).append(hashlib.sha256(message).hexdigest())
 
     def tell(self, operation: str, payloads: tuple[Buffer, Buffer, Buffer] = (b"", b"", b""), **fields: Any) -> Words:
-        """The sum of the servers' answers, where there are any."""
+        """The sum of the parties' answers, where there are any."""
         text = encode_command(operation, **fields)
         for me in range(PARTIES):
             self._note(_CLIENT, me, b"".join((text, payloads[me])))
@@ -78,13 +78,13 @@ class _Run:
         for me, answer in enumerate(answers):
             self._note(me, _CLIENT, answer)
         (dimensions,) = struct.unpack_from(">Q", answers[0], 8)
-        parts = [np.frombuffer(answer[16 + 8 * dimensions :], np.uint64) for answer in answers[:2]]
-        return np.asarray(parts[0] + parts[1])
+        parts = [np.frombuffer(answer[16 + 8 * dimensions :], np.uint64) for answer in answers]
+        return np.asarray(parts[0] + parts[1] + parts[2])
 
     def put(self, number: int, values: Any, key: bytes) -> None:
         words = encode(np.array(values, dtype=np.float64), FRACTION)
         rest = np.ascontiguousarray(words - expand(key, words.shape))
-        self.tell("put", (key, as_bytes(rest), b""), id=number, shape=list(words.shape), fraction=FRACTION)
+        self.tell("put", (key, as_bytes(rest), key), id=number, shape=list(words.shape), fraction=FRACTION, sown=True)
 
     def parameter(self, name: str) -> Words:
         """The servers' and the helper's parts of a weight, added: nobody is asked."""
@@ -92,10 +92,7 @@ class _Run:
         return np.asarray(sum(part for part in parts if part is not None), dtype=np.uint64).reshape(-1)
 
 
-def shared_batch(case: Case, draw: Callable[[str, int], bytes]) -> None:
-    """``draw``: expands a name of this test."""
-    given, run = {name: _real(value) for name, value in case.input.items()}, _Run(draw)
-    keys = [draw(f"put {at}", 16) for at in range(len(_PUT))]
+def _begin(run: _Run, given: Mapping[str, Any], keys: Sequence[bytes]) -> None:
     run.put(1, given["weight"], keys[0])
     run.put(2, given["bias"], keys[1])
     layers = [
@@ -105,6 +102,32 @@ def shared_batch(case: Case, draw: Callable[[str, int], bytes]) -> None:
     run.tell("model", id=3, graph=layers, tensors={"weight": 1, "bias": 2})
     run.put(4, given["activations"], keys[2])
     run.tell("forward", batch=1, fresh=False, model=3, input=4, output=5)
+
+
+def _faulty(case: Case, draw: Callable[[str, int], bytes]) -> None:
+    """The commands up to the one that must be refused."""
+    given, fault, run = {name: _real(value) for name, value in case.input.items()}, case.input["fault"], _Run(draw)
+    _begin(run, given, [draw(f"put {at}", 16) for at in range(len(_PUT))])
+    run.put(6, given["gradient"][:1] if fault == "shape" else given["gradient"], draw("put 3", 16))
+    step: dict[str, Any] = {"fresh": False, "model": 3, "momentum": 0.0, "divisor": 2}
+    if fault == "stale":
+        run.tell("forward", batch=2, fresh=False, model=3, input=4, output=8)
+    if fault != "early":
+        run.tell("backward", batch=3, fresh=False, of=5, gradient=6, output=7)
+    if fault == "again":
+        run.tell("backward", batch=4, fresh=False, of=5, gradient=6, output=7)
+    run.tell("step", batch=5, rate=0 if fault == "rate" else 0.05, **step)
+    run.tell("backward", batch=6, fresh=False, of=8, gradient=6, output=7)
+
+
+def shared_batch(case: Case, draw: Callable[[str, int], bytes]) -> None:
+    """``draw``: expands a name of this test."""
+    if case.error is not None:
+        refused(case.error, lambda: _faulty(case, draw))
+        return
+    given, run = {name: _real(value) for name, value in case.input.items()}, _Run(draw)
+    keys = [draw(f"put {at}", 16) for at in range(len(_PUT))]
+    _begin(run, given, keys)
     found = {"outputs": run.tell("get", batch=2, tensor=5)}
     run.put(6, given["gradient"], keys[3])
     run.tell("backward", batch=3, fresh=False, of=5, gradient=6, output=7)
