@@ -32,12 +32,13 @@ ENGINES = {
         PEER_NEEDS
         + ["alembic<2", "click<9", "grpcio-health-checking<2", "pathspec<2", "prompt-toolkit<4", "ray==2.55.1"]
         + ["sqlalchemy[asyncio]<3", "typer", "uv<0.14", "uvicorn[standard]<0.50"],
-        ["tests/integrations/test_flower.py", "tests/integrations/test_flower_simulation.py"]
+        ["tests/integrations/test_flower.py", "tests/integrations/test_flower_named.py"]
+        + ["tests/integrations/test_flower_simulation.py"]
         + ["tests/faults/test_flower_deployment.py"],
     ),
     "nvflare": ([], ["nvflare==2.9.0"], ["tests/integrations/test_nvflare.py"]),
 }
-ENGINE_TESTS_NEED = ["pydantic", "pytest", "pytest-xdist", "scikit-learn"]
+ENGINE_TESTS_NEED = ["pydantic", "pytest", "pytest-xdist", "scikit-learn", "tenseal"]
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")

@@ -10,7 +10,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from securefl.cli.output import print_table
-from securefl.fl.compression import aggregator_of
+from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.config import parse
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.workload import prepare

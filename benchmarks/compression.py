@@ -26,7 +26,8 @@ from securefl.encoding.compressor import Scale
 from securefl.encoding.packing import Packing
 from securefl.encoding.payload import Payload
 from securefl.encoding.public import PublicRandomness
-from securefl.fl.compression import aggregator_of, compression_of, pruning_of
+from securefl.fl.aggregator_choice import aggregator_of
+from securefl.fl.compression import compression_of, pruning_of
 from securefl.fl.config import CompressionConfig, Config, parse
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.workload import prepare

@@ -17,7 +17,7 @@ from _harness import command_line, write_figures
 
 from securefl.cli.output import console, print_table
 from securefl.fl import learning
-from securefl.fl.compression import aggregator_of
+from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.config import Config, parse
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.tiered_engine import evaluate_tiers

@@ -231,7 +231,7 @@ def commands() -> dict[str, Any]:
         {"kind": "linear", "inputs": [0], "name": "0", "parameters": ["0.weight"], "gain": 1, "offset": -32},
     ]
     good = {
-        "put": '{"do":"put","fraction":16,"id":1,"shape":[2,3]}',
+        "put": '{"do":"put","fraction":16,"id":1,"shape":[2,3],"sown":true}',
         "get": '{"batch":9,"do":"get","tensor":1}',
         "apply": '{"batch":3,"do":"apply","fresh":false,"input":1,"model":2,"output":4}',
         "cost": '{"do":"cost"}',
@@ -244,11 +244,11 @@ def commands() -> dict[str, Any]:
         "not-json": ("put", '{"do":"put"'),
         "unknown": ("put", '{"do":"eval","code":"1"}'),
         "extra-field": ("cost", '{"do":"cost","also":1}'),
-        "missing-field": ("put", '{"do":"put","id":1,"shape":[2,3]}'),
-        "negative": ("put", '{"do":"put","fraction":16,"id":-1,"shape":[2,3]}'),
-        "float-id": ("put", '{"do":"put","fraction":16,"id":1.0,"shape":[2,3]}'),
+        "missing-field": ("put", '{"do":"put","id":1,"shape":[2,3],"sown":true}'),
+        "negative": ("put", '{"do":"put","fraction":16,"id":-1,"shape":[2,3],"sown":true}'),
+        "float-id": ("put", '{"do":"put","fraction":16,"id":1.0,"shape":[2,3],"sown":true}'),
         "boolean-number": ("get", '{"batch":true,"do":"get","tensor":1}'),
-        "shape-of-text": ("put", '{"do":"put","fraction":16,"id":1,"shape":["2"]}'),
+        "shape-of-text": ("put", '{"do":"put","fraction":16,"id":1,"shape":["2"],"sown":true}'),
         "rate-of-text": (
             "step",
             '{"batch":5,"divisor":32,"do":"step","fresh":false,"model":2,"momentum":0.9,"rate":"0.05"}',

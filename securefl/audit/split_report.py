@@ -35,6 +35,7 @@ def build(run: FinishedSplitRun) -> dict[str, Any]:
         "up_bytes_per_example": fmean(record.up for record in records),
         "down_bytes_per_example": fmean(record.down for record in records),
         "sum_bytes_per_example": fmean(record.sum_bytes for record in records),
+        "between_bytes_per_example": fmean(record.between for record in records),
         "seconds_per_round": fmean(record.seconds for record in records),
         "epsilon": records[-1].epsilon,
         "delta": None if records[-1].epsilon is None else config.split.delta,

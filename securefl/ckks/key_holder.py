@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from securefl.ckks.cipher import open_sum
 from securefl.ckks.identity import Directory, Identity
-from securefl.ckks.keys import KeyRing
+from securefl.ckks.keys import Key, KeyRing
 from securefl.ckks.messages import Abort, EncryptedSum, Kind, Result, open_signed, seal_signed
 from securefl.ckks.params import KEY_HOLDER, Guard, KeyModel, Params, Release
 from securefl.errors import AuthenticationError, DecodeError, LocalProtocolError, ProtocolError
@@ -70,6 +70,27 @@ class KeyHolder(Machine):
         notices: list[Event] = [self._send(Kind.KEY_NOTICE, SERVER, self._key.id)]
         notices += [self._send(Kind.PUBLIC_KEY, client, self._key.id, polynomials) for client in self._params.clients]
         return notices
+
+    def suspend(self) -> bytes:
+        """This key holder's key as bytes, bound to the session, to go on elsewhere by :meth:`resume`, once.
+
+        32 context hash · the key (:meth:`Key.to_bytes`). For engines that start a process per message; the bytes stay
+        with this party. Raises :class:`LocalProtocolError` unless it waits for the sum.
+        """
+        if self.state is not State.WAIT:
+            raise LocalProtocolError("a key holder is suspended while it waits for the sum, and once")
+        return self._params.context_hash + self._key.to_bytes()
+
+    @classmethod
+    def resume(cls, params: Params, data: Buffer, identity: Identity, directory: Directory) -> KeyHolder:
+        """The key holder that :meth:`suspend` gave ``data``. Raises :class:`DecodeError` for other bytes."""
+        view = memoryview(data)
+        if bytes(view[:32]) != params.context_hash:
+            raise DecodeError("the suspended key holder belongs to another session, round, parameter set or model")
+        ring = KeyRing(params.parameters, params.key_model, key=Key.of_bytes(bytes(view[32:])))
+        holder = cls(params, ring, identity, directory)
+        holder._state = State.WAIT
+        return holder
 
     def provide(self, values: IntegerVector) -> Sequence[Event]:
         """The key holder has no input."""

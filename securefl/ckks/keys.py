@@ -1,7 +1,8 @@
 """Keys and how often they opened something. SPEC: protocols/ckks-sum/SPEC.md §7.
 
 A key opens one ciphertext vector per session and round, and no more ciphertexts than its parameter set allows; then the
-ring makes a new one. Secret keys are never written anywhere: a new process starts with new keys and a count of zero.
+ring makes a new one. Nothing here writes a secret key: a new process starts with new keys and a count of zero, unless
+the caller keeps what :meth:`Key.to_bytes` gives, the count included.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.ckks.backend import engine
-from securefl.ckks.params import KeyModel, ParameterSet, Params
+from securefl.ckks.params import PARAMETER_SETS, KeyModel, ParameterSet, Params
 from securefl.ckks.residues import pack_residues
 from securefl.ckks.ring import Multiplier, Residues
-from securefl.errors import ConfigurationError, ProtocolError
+from securefl.errors import ConfigurationError, DecodeError, ProtocolError
 from securefl.primitives.kdf import Label, tuple_hash
 
 __all__ = ["Key", "KeyRing", "key_id_of"]
 
 #: Sessions that may be under way at a time; the oldest is forgotten, and its roles keep their key.
 _SESSIONS: Final = 256
+#: Of a key as bytes: version, parameter set, key model, count.
+_VERSION: Final = 1
+_HEAD_BYTES: Final = 11
 
 
 def key_id_of(parameters: ParameterSet, model: KeyModel, public: bytes | bytearray | memoryview) -> bytes:
@@ -41,11 +45,42 @@ class Key:
         self.public = bytearray(parameters.public_key_bytes)
         for at in range(2):
             pack_residues(public[at], moduli, memoryview(self.public)[at * half : (at + 1) * half])
+        self._take(parameters, model, secret)
+
+    def _take(self, parameters: ParameterSet, model: KeyModel, secret: NDArray[np.int8]) -> None:
+        self.parameters, self.model = parameters, model
         self.id: bytes = key_id_of(parameters, model, self.public)
         self.secret = secret
         self.multiplier = Multiplier(secret)
         self.opened = 0
         self._done: set[bytes] = set()
+
+    def to_bytes(self) -> bytes:
+        """The key pair, secret included: for a key holder's own file or memory, never for the wire.
+
+        u8 version · u8 parameter set · u8 key model · u64 opened · N bytes secret (0, 1, 2 for 0, 1, −1) · public key.
+        """
+        head = bytes([_VERSION, self.parameters.code, self.model.code]) + self.opened.to_bytes(8, "big")
+        return head + (self.secret % 3).astype(np.uint8).tobytes() + bytes(self.public)
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Key:
+        """The key that :meth:`to_bytes` gave ``data``. Raises :class:`DecodeError` for other bytes."""
+        if len(data) < _HEAD_BYTES or data[0] != _VERSION:
+            raise DecodeError("these bytes are no CKKS key of this version")
+        parameters = next((item for item in PARAMETER_SETS.values() if item.code == data[1]), None)
+        model = next((item for item in KeyModel if item.code == data[2]), None)
+        if parameters is None or model is None:
+            raise DecodeError("the CKKS key is of an unknown parameter set or key model")
+        middle = _HEAD_BYTES + parameters.degree
+        secret = np.frombuffer(data[_HEAD_BYTES:middle], dtype=np.uint8)
+        if len(data) != middle + parameters.public_key_bytes or secret.max() > 2:
+            raise DecodeError("the CKKS key is damaged")
+        key = cls.__new__(cls)
+        key.public = bytearray(data[middle:])
+        key._take(parameters, model, np.where(secret == 2, -1, secret).astype(np.int8))
+        key.opened = int.from_bytes(data[3:_HEAD_BYTES], "big")
+        return key
 
     def charge(self, context: bytes, ciphertexts: int, cap: int) -> None:
         """Count an opening *before* it happens. Raises :class:`ProtocolError` for a second one, or one over ``cap``."""

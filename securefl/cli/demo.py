@@ -106,7 +106,7 @@ def mpc(
 
 @demo.command()
 def split(
-    protect: Annotated[str, typer.Option(help="plain, quantized, noise or ckks.")] = "ckks",
+    protect: Annotated[str, typer.Option(help="plain, quantized, noise, ckks or shared.")] = "ckks",
     series: Annotated[bool, typer.Option("--series", help="Synthetic series instead of digits.")] = False,
     rounds: Annotated[int, typer.Option(help="Rounds of training before the attack.")] = 2,
     out: Annotated[Path | None, typer.Option(help="Folder for split.html, with the pictures.")] = None,

@@ -25,6 +25,7 @@ from securefl.split.messages import (
     WEIGHT_GRADIENT,
 )
 from securefl.split.runner import default_cut, settings_of, workload_of
+from securefl.split.shared import SharedHost
 from securefl.split.training import SplitTraining
 from securefl.types import ClientId
 
@@ -68,13 +69,16 @@ def narrate(protect: str, series: bool, rounds: int, out: Path | None, *, quiet:
                 frames.append((up, frame[2], len(frame)))
 
         training, test = _training(_config(mode, series, rounds), watch)
-        with tempfile.TemporaryDirectory() as folder:
+        shared: list[str] = []
+        with training, tempfile.TemporaryDirectory() as folder:
             if training.privacy is not None:
                 training.privacy.open(Path(folder) / "ledger.sqlite", "demo")
             *_, last = training.rounds()
             if training.privacy is not None:
                 training.privacy.ledger.close()
-        view, gradients = training.server_views(test)
+            view, gradients = training.server_views(test)
+            if training.host is not None:
+                shared = _one_batch(training.host, training.features, training.outputs)
         found = leakage_of(view, gradients, test, SeedTree(0).child("leakage"))
         flat = test.inputs.reshape(len(test), -1).astype(np.float64)
         _, guesses = decode(view[_SHOWN:], flat[_SHOWN:], view[:_SHOWN], SeedTree(0).child("pictures"))
@@ -91,7 +95,10 @@ def narrate(protect: str, series: bool, rounds: int, out: Path | None, *, quiet:
         }
         if mode == protect:
             say(f"split learning on {test.name}, protect = {mode}: {training.statement}")
-            say(f"client 1's first batch of {training.settings.batch_size} examples at most:")
+            for line in shared:
+                say(line)
+            if frames:
+                say(f"client 1's first batch of {training.settings.batch_size} examples at most:")
             for up, kind, size in frames:
                 say(f"  {'client → server' if up else 'server → client'}  {_NAMES[kind]:30} {bytes_text(size)}")
             if training.mode.hides_gradients:
@@ -104,6 +111,27 @@ def narrate(protect: str, series: bool, rounds: int, out: Path | None, *, quiet:
     if page is not None:
         say(f"pictures: {page}")
     return {"protect": protect, "rounds": rounds, "modes": figures, "page": None if page is None else str(page)}
+
+
+def _one_batch(host: SharedHost, features: int, outputs: int) -> list[str]:
+    """One more batch through the parties, counted; no step is made with it."""
+    batch, middle = host.mode.max_batch, host.middle()
+    host.servers.cost()
+    middle.outputs(np.zeros((batch, features), np.float32), train=True)
+    forward = middle.traffic.up, middle.traffic.down
+    middle.input_gradient(np.zeros((batch, outputs), np.float32))
+    up, down = middle.traffic.up - forward[0], middle.traffic.down - forward[1]
+    cost = host.servers.cost()
+    between = sum(cost.sent.values())
+    return [
+        f"one batch of {batch} examples, with the commands that go with it:",
+        f"  client → parties  {'activations in shares':30} {bytes_text(forward[0])}",
+        f"  parties → client  {'outputs in shares':30} {bytes_text(forward[1])}",
+        f"  client → parties  {'gradient in shares':30} {bytes_text(up)}",
+        f"  parties → client  {'gradient at the activations':30} {bytes_text(down)}",
+        f"  among the parties {'masked openings and deals':30} {bytes_text(between)} in {cost.rounds} rounds",
+        "the weight gradient is added up on shares and never opened; neither are the weights",
+    ]
 
 
 def _config(mode: str, series: bool, rounds: int) -> Config:

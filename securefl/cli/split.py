@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from securefl.cli.output import bytes_text, console
+from securefl.errors import ConfigurationError
 
 __all__ = ["split"]
 
@@ -50,29 +51,43 @@ def serve(
 @split.command()
 def join(
     config: _Config,
-    connect: Annotated[str, typer.Option(help="The server's host:port.")],
+    connect: Annotated[str | None, typer.Option(help="The server's host:port.", show_default=False)] = None,
+    cluster: Annotated[
+        Path | None, typer.Option(help="cluster.toml of the computing parties, for protect = 'shared'.")
+    ] = None,
     credentials: _Folder = Path("pki"),
-    name: Annotated[str, typer.Option(help="This party's name in its certificate.")] = "client",
+    name: Annotated[
+        str | None,
+        typer.Option(help="This party's name in its certificate; none: client, or the cluster's only one."),
+    ] = None,
     peer: Annotated[str, typer.Option(help="The server's name in its certificate.")] = "server",
     client: _Client = 1,
     ledger: Annotated[Path | None, typer.Option(help="The privacy ledger's file, where one is needed.")] = None,
 ) -> None:
-    """Hold the ends and the data, and train with the server."""
+    """Hold the ends and the data, and train with the server, or with computing parties (--cluster)."""
+    from securefl import mpc
+    from securefl.cluster.servers import Servers
     from securefl.fl.config import load
     from securefl.split.remote import RemoteClient, Session
-    from securefl.transport.tls import Credentials, parse_address
+    from securefl.transport.tls import Credentials, Link, parse_address
     from securefl.transport.tls import connect as open_link
     from securefl.types import PartyId
 
     session = Session.of(load(config), PartyId(client))
-    mine = Credentials.in_folder(credentials, name)
-    link = open_link(parse_address(connect), mine, peer, context=session.context.hash, wait=10.0)
-    remote = RemoteClient(session, link, ledger)
+    where: Link | Servers
+    if (connect is None) == (cluster is None):
+        raise ConfigurationError("say where the body is: --connect HOST:PORT, or --cluster FILE for protect = 'shared'")
+    if cluster is not None:
+        where = mpc.connect(cluster, name=name, wait=10.0)
+    else:
+        mine = Credentials.in_folder(credentials, name or "client")
+        where = open_link(parse_address(str(connect)), mine, peer, context=session.context.hash, wait=10.0)
+    remote = RemoteClient(session, where, ledger)
     for number, loss, epsilon in remote.rounds():
         spent = "" if epsilon is None else f", epsilon {epsilon:.3f}"
         console.print(f"round {number}: loss {loss:.4f}{spent}", markup=False)
     if session.settings.protect != "noise":  # there, each prediction would be one more release about a test example
         console.print(f"test accuracy {remote.accuracy():.4f}", markup=False)
     traffic = remote.learner.traffic
-    link.close()
+    where.close()
     console.print(f"{bytes_text(traffic.up)} sent, {bytes_text(traffic.down)} received", markup=False)

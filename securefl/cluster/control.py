@@ -1,6 +1,7 @@
 """Commands to a party and its answers, over any channel. SPEC mpc §9.
 
-A message of the client holds one or more commands, each after the sizes of its text and of its bytes (u64 each). An
+A message of the client holds one or more commands: the sizes of text and bytes (u64 each), bytes, text, and zeros to a
+multiple of 8, so that bytes can be read as words where they lie. An
 answer is one message: a status (u64) and its bytes. An error is answered by its name and its sentence, and ends the
 service.
 """
@@ -34,7 +35,8 @@ def ask(link: Channel, party: int, *commands: tuple[bytes, Buffer]) -> None:
     """Send commands, each with its bytes, to a party in one message; does not wait."""
     pieces: list[Buffer] = []
     for command, payload in commands:
-        pieces += [_SIZES.pack(len(command), memoryview(payload).nbytes) + command, payload]
+        size = memoryview(payload).nbytes
+        pieces += [_SIZES.pack(len(command), size), payload, command + bytes(-(len(command) + size) % 8)]
     link.send(party, *pieces)
 
 
@@ -76,10 +78,11 @@ def _commands(message: memoryview) -> Iterator[tuple[memoryview, memoryview]]:
         message = message[_SIZES.size :]
         if text > MAX_COMMAND_BYTES or extra > MAX_PAYLOAD_BYTES:
             raise DecodeError(f"a command of {text} and {extra} bytes is too long")
-        if text + extra > message.nbytes:
+        size = text + extra + -(text + extra) % 8
+        if size > message.nbytes:
             raise DecodeError("a message of commands is cut off")
-        yield message[:text], message[text : text + extra]
-        message = message[text + extra :]
+        yield message[extra : extra + text], message[:extra]
+        message = message[size:]
 
 
 def serve(service: Service, control: Channel, idle: Callable[[], None] = lambda: None) -> None:

@@ -231,6 +231,12 @@ class Servers:
         #: Process numbers of local parties; empty where the parties are elsewhere.
         self.processes: tuple[int, ...] = ()
 
+    @property
+    def transferred(self) -> tuple[int, int]:
+        """Bytes that this client sent to the parties and received from them so far."""
+        links = self._links.traffic.values()
+        return sum(link.bytes_sent for link in links), sum(link.bytes_received for link in links)
+
     # ---- sharing
 
     @overload
@@ -257,8 +263,9 @@ class Servers:
             limit = 2.0**31
         words = encode(array, fraction, limit)
         number = self._number()
-        payloads = hand_out(self.engine, words, self._entropy)
-        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction)
+        sown = self.engine == "dealer" and not self._audit  # a batch that can be audited uses no mask of a client
+        payloads = hand_out(self.engine, words, self._entropy, sown)
+        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction, sown=sown)
         return SharedTensor(self, number)
 
     def _share_model(self, module: torch.nn.Module, limit: float) -> SharedModel:

@@ -19,36 +19,17 @@ from numpy.typing import NDArray
 from securefl.encoding.compressor import Shapes, size_of
 from securefl.encoding.hadamard import Rotation
 from securefl.encoding.public import PublicRandomness
-from securefl.encoding.sparsify import kept_count, random_support
+from securefl.encoding.sparsify import RandomSupport, kept_count, random_support
 from securefl.types import Update
 
 __all__ = ["RandomProjection"]
 
 
 @dataclass(frozen=True, slots=True)
-class RandomProjection:
+class RandomProjection(RandomSupport):
     """Keep ``fraction`` of the rotated values. ``unbiased``: scale up instead of relying on error feedback."""
 
-    fraction: float
-    unbiased: bool = False
-
-    def __post_init__(self) -> None:
-        kept_count(1, self.fraction)
-
-    @property
-    def name(self) -> str:
-        return "random_projection"
-
-    @property
-    def sums(self) -> int:
-        return 1
-
-    @property
-    def drops(self) -> bool:
-        return True
-
-    def describe(self) -> str:
-        return f"random_projection(fraction={self.fraction!r},unbiased={self.unbiased})"
+    NAME = "random_projection"
 
     def at(self, shapes: Shapes, public: PublicRandomness, state: Sequence[NDArray[np.float32]] = ()) -> _Projection:
         rotation = Rotation(size_of(shapes), public.key("projection rotation"))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from securefl.encoding.public import PublicRandomness, halves
 from securefl.errors import ConfigurationError
 from securefl.types import Update
 
-__all__ = ["RandomK", "kept_count", "random_support"]
+__all__ = ["RandomK", "RandomSupport", "kept_count", "random_support"]
 
 
 def kept_count(dimension: int, fraction: float) -> int:
@@ -52,8 +53,13 @@ def random_support(
 
 
 @dataclass(frozen=True, slots=True)
-class RandomK:
-    """Keep ``fraction`` of the values. ``unbiased``: scale up instead of relying on error feedback."""
+class RandomSupport:
+    """What coders with a random public support have in common: how much they keep, and what that makes of a value.
+
+    ``fraction``: of the values, kept. ``unbiased``: scale up instead of relying on error feedback.
+    """
+
+    NAME: ClassVar[str]
 
     fraction: float
     unbiased: bool = False
@@ -63,7 +69,7 @@ class RandomK:
 
     @property
     def name(self) -> str:
-        return "random_k"
+        return self.NAME
 
     @property
     def sums(self) -> int:
@@ -74,7 +80,14 @@ class RandomK:
         return True
 
     def describe(self) -> str:
-        return f"random_k(fraction={self.fraction!r},unbiased={self.unbiased})"
+        return f"{self.NAME}(fraction={self.fraction!r},unbiased={self.unbiased})"
+
+
+@dataclass(frozen=True, slots=True)
+class RandomK(RandomSupport):
+    """Keep ``fraction`` of the values. ``unbiased``: scale up instead of relying on error feedback."""
+
+    NAME = "random_k"
 
     def at(self, shapes: Shapes, public: PublicRandomness, state: Sequence[NDArray[np.float32]] = ()) -> _Support:
         dimension = size_of(shapes)

@@ -16,6 +16,7 @@
     local_head   FedPer: a last layer of each client's own [torch]
     personalization    fine-tuning, interpolation, Ditto [torch]
     local_metrics      the training loss inside the protected vector [torch]
+    poison       clients that poison their updates, simulated
     stragglers   clients that do a part of their steps, simulated [torch]
     augmentation images varied while training [torch]
     bundled      synthetic transactions, text that comes with Python

@@ -51,10 +51,11 @@ from securefl.fl.interfaces import (
     ServerView,
     Stateful,
 )
-from securefl.fl.learning import algorithm_of, cohort_of, loss_of, personalizer_of, server_of, stragglers_of
+from securefl.fl.learning import algorithm_of, cohort_of, loss_of, personalizer_of, poison_of, server_of, stragglers_of
 from securefl.fl.local_head import LocalHead
 from securefl.fl.local_metrics import MaskedLoss
 from securefl.fl.personalization import Personalizer, Site
+from securefl.fl.poison import Poison
 from securefl.fl.seeds import SeedTree
 from securefl.fl.server_optimizer import AveragingServer, ServerOptimizer
 from securefl.fl.stragglers import Stragglers
@@ -103,6 +104,7 @@ class FedAvg:
         engine: Engine | EngineName = "auto",
         personalizer: Personalizer | None = None,
         stragglers: Stragglers | None = None,
+        poison: Poison | None = None,
         loss: MaskedLoss | None = None,
         checkpoint: Path | None = None,
         config_digest: str = "",
@@ -121,7 +123,7 @@ class FedAvg:
         self.cohort = Cohort() if cohort is None else cohort
         self.algorithm = Averaging() if algorithm is None else algorithm
         self.personalizer = personalizer
-        self.stragglers = stragglers
+        self.stragglers, self.poison = stragglers, poison
         self.loss = loss
         self._metrics: dict[str, float] | None = None
         self.checkpoint = checkpoint
@@ -130,6 +132,7 @@ class FedAvg:
         self.pruning = pruning
         self.download = download
         self._seeds = seed if isinstance(seed, SeedTree) else SeedTree(seed)
+        self._poisoned = poison.clients(list(workload.weights), self._seeds) if poison is not None else frozenset()
         self._tensors = models.tensors_of(workload.model)
         self._module = copy.deepcopy(workload.model)  # the workspace; the caller's model stays as it is
         check_fits(self._module, workload.train)
@@ -169,6 +172,7 @@ class FedAvg:
             algorithm=algorithm_of(config, workload, settings),
             personalizer=personalizer_of(config),
             stragglers=stragglers_of(config),
+            poison=poison_of(config),
             loss=loss_of(config, workload),
             engine=config.training.engine if tiers is None else TieredEngine(tiers, workload.train),
             checkpoint=checkpoint,
@@ -200,6 +204,7 @@ class FedAvg:
             "engine": type(self.engine).__name__,  # the last bits depend on it
             "loss": dataclasses.asdict(self.loss) if self.loss is not None else None,
             "stragglers": dataclasses.asdict(self.stragglers) if self.stragglers is not None else None,
+            "poison": dataclasses.asdict(self.poison) if self.poison is not None else None,
             "threads": self.threads,
             "pruning": dataclasses.asdict(self.pruning.schedule) if self.pruning is not None else None,
             "download": dataclasses.asdict(self.download) if self.download is not None else None,
@@ -344,7 +349,7 @@ class FedAvg:
         if self.stragglers is not None:
             tasks = self.stragglers.slow(round, tasks, self.settings, self._seeds)
         results = self.engine.train(round, tasks, self.settings)
-        return {
+        given = {
             client: Contribution(
                 self._sent(results[client], client),
                 results[client].weight,
@@ -352,6 +357,9 @@ class FedAvg:
             )
             for client in sorted(results)
         }
+        if self.poison is not None:
+            given |= {client: self.poison.of(given[client]) for client in sorted(self._poisoned & given.keys())}
+        return given
 
     @property
     def _site(self) -> Site:

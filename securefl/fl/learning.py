@@ -12,6 +12,7 @@ from securefl.fl.local_head import LocalHead
 from securefl.fl.local_metrics import MaskedLoss
 from securefl.fl.models import head_of, tensors_of
 from securefl.fl.personalization import Ditto, FineTune, Interpolate, Personalizer
+from securefl.fl.poison import Poison
 from securefl.fl.scaffold import Scaffold
 from securefl.fl.server_optimizer import AdaptiveServer, AveragingServer, ServerOptimizer
 from securefl.fl.stragglers import Stragglers
@@ -22,7 +23,16 @@ from securefl.fl.workload import Workload
 if TYPE_CHECKING:
     from securefl.fl.config import Config, TrainingConfig
 
-__all__ = ["algorithm_of", "cohort_of", "loss_of", "personalizer_of", "server_of", "stragglers_of", "tiers_of"]
+__all__ = [
+    "algorithm_of",
+    "cohort_of",
+    "loss_of",
+    "personalizer_of",
+    "poison_of",
+    "server_of",
+    "stragglers_of",
+    "tiers_of",
+]
 
 
 def server_of(chosen: TrainingConfig) -> ServerOptimizer:
@@ -87,6 +97,12 @@ def stragglers_of(config: Config) -> Stragglers | None:
     """Who is slow, in a simulation."""
     chosen = config.faults
     return Stragglers(chosen.stragglers, chosen.straggler_work) if chosen.stragglers else None
+
+
+def poison_of(config: Config) -> Poison | None:
+    """Who poisons its updates, in a simulation."""
+    chosen = config.faults
+    return Poison(chosen.poisoned, chosen.poison_factor) if chosen.poisoned else None
 
 
 def loss_of(config: Config, workload: Workload) -> MaskedLoss | None:

@@ -19,12 +19,14 @@ from securefl.encoding.layout import Layout
 from securefl.encoding.packing import Packing
 from securefl.encoding.weights import WeightFormat
 from securefl.errors import ConfigurationError
-from securefl.fl.compression import aggregator_of, compression_of, pruning_of
+from securefl.fl.aggregator_choice import aggregator_of
+from securefl.fl.compression import compression_of, pruning_of
 from securefl.fl.config import Config
 from securefl.fl.learning import algorithm_of, loss_of
 from securefl.fl.models import tensors_of
 from securefl.fl.private_run import privacy_of
 from securefl.fl.protections import THRESHOLD, key_model_named, suite_named
+from securefl.fl.robust_mean import RobustMean
 from securefl.fl.workload import local_training, prepare
 from securefl.machine import RoundContext
 from securefl.mpc.summation.params import Params as SharedParams
@@ -95,6 +97,8 @@ def plan(config: Config) -> RunPlan:
     training = local_training(config)
     privacy = privacy_of(config, workload, training)
     aggregator = aggregator_of(config, max_weight, privacy=privacy, pruning=pruning)
+    if isinstance(aggregator, RobustMean):
+        raise ConfigurationError("a plan is of a sum; [robust] computes on shares: run one round and see its report")
     clients = tuple(sorted(workload.weights))
     sent = algorithm_of(config, workload, training).sends(tensors)
     loss = loss_of(config, workload)

@@ -8,7 +8,7 @@ lever.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from securefl.cluster.threads import run_parties
 from securefl.encoding.layout import Layout
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
-from securefl.fl.aggregators import Dropouts
+from securefl.fl.aggregators import Dropouts, require_cohort, threshold_of
 from securefl.fl.interfaces import Aggregate, Contribution
 from securefl.machine import RoundContext
 from securefl.mpc.gemm import Words
@@ -40,15 +40,16 @@ RULES: Final = ("norm_bound", "median", "trimmed_mean", "multi_krum")
 class RobustMean:
     """An :class:`~securefl.fl.interfaces.Aggregator` under ``rule``, one of :data:`RULES`.
 
-    ``threshold``: least number of accepted updates. ``norm_bound``: ℓ2 bound of an update, in its own units; beyond it
-    an update is dropped; ``None``: the range alone is checked. ``faulty``: share of the clients that trimmed mean and
-    multi-Krum are to bear, in [0, 1/2). ``refused``: round → whom the servers dropped, which only they know.
+    ``threshold``: least number of accepted updates, or a function of the cohort's size that gives it. ``norm_bound``:
+    ℓ2 bound of an update, in its own units; beyond it an update is dropped; ``None``: the range alone is checked.
+    ``faulty``: share of the clients that trimmed mean and multi-Krum are to bear, in [0, 1/2). ``refused``: round →
+    whom the servers dropped, which only they know.
 
     Raises :class:`ConfigurationError` for a rule that is none, or bounds that cannot work.
     """
 
     rule: str
-    threshold: int
+    threshold: int | Callable[[int], int]
     grid: FixedPoint
     norm_bound: float | None = None
     faulty: float = 0.2
@@ -74,6 +75,8 @@ class RobustMean:
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
         """One round. Raises :class:`TooFewClientsError` when fewer than ``threshold`` updates are accepted."""
         everyone = tuple(sorted(contributions))
+        require_cohort(self.threshold, len(everyone))
+        threshold = threshold_of(self.threshold, len(everyone))
         layout = Layout.of(contributions[everyone[0]].tensors)
         params = self._params(round, model_hash, layout, everyone)
         clients = self._alive(round, everyone)
@@ -83,8 +86,8 @@ class RobustMean:
             raise InvalidInputError("the servers gave no verdicts")
         survivors = tuple(client for client, ok in zip(clients, accepted, strict=True) if ok)
         self.refused[round] = tuple(client for client in clients if client not in survivors)
-        if len(survivors) < self.threshold:
-            raise TooFewClientsError(f"{len(survivors)} updates were accepted; the threshold is {self.threshold}")
+        if len(survivors) < threshold:
+            raise TooFewClientsError(f"{len(survivors)} updates were accepted; the threshold is {threshold}")
         total, count = self._apply([part[accepted] for part in parts])
         flat = total * (self.grid.clip_range / self.largest / count)
         upload = 8 * layout.dimension + params.box_bytes + 2 * OVERHEAD_BYTES
@@ -116,7 +119,7 @@ class RobustMean:
                 clients=clients,
                 dimension=layout.dimension,
                 max_value=self.grid.max_value,
-                threshold=self.threshold,
+                threshold=threshold_of(self.threshold, len(clients)),
                 model_hash=model_hash,
                 encoding=layout.schema_hash,
             )
@@ -127,8 +130,9 @@ class RobustMean:
             return clients
         sent = self.dropouts.faults(round, clients, 1).drop_after  # the seal, then the vector
         alive = tuple(client for client in clients if sent.get(client, 2) > 1)
-        if len(alive) < self.threshold:
-            raise TooFewClientsError(f"{len(alive)} clients are left; the threshold is {self.threshold}")
+        threshold = threshold_of(self.threshold, len(clients))
+        if len(alive) < threshold:
+            raise TooFewClientsError(f"{len(alive)} clients are left; the threshold is {threshold}")
         return alive
 
     def _share(

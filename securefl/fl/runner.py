@@ -9,7 +9,8 @@ from pathlib import Path
 from time import perf_counter
 
 from securefl.errors import ConfigurationError
-from securefl.fl.compression import aggregator_of, pruning_of
+from securefl.fl.aggregator_choice import aggregator_of
+from securefl.fl.compression import pruning_of
 from securefl.fl.config import Config, parse
 from securefl.fl.evaluation import PersonalReport
 from securefl.fl.example_privacy import ExamplePrivacy
@@ -179,6 +180,9 @@ class Run:
                 for tier in range(1, len(c.tiers.sizes) + 1)
             )
             lines.append(f"tiers ({c.tiers.slices}): {each}; opened over at least {c.tiers.minimum_holders} clients")
+        if c.robust is not None:
+            bound = "" if c.robust.norm_bound is None else f", updates up to norm {c.robust.norm_bound:g}"
+            lines.append(f"rule on shares: {c.robust.rule}{bound}; the two servers alone learn whom it drops")
         if c.personalization is not None:
             lines.append(
                 f"personalization: {c.personalization.method}, "

@@ -9,40 +9,32 @@ others refuse. Nothing in it is trusted: a client holds it against its own
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import dataclass
 from typing import Final
 
 from securefl.encoding.layout import Layout, TensorSpec
 from securefl.errors import DecodeError
+from securefl.integrations.terms import (
+    CompressionTerms,
+    NoiseTerms,
+    read_flag,
+    read_float,
+    read_text,
+    write_float,
+)
 from securefl.primitives.kdf import Label, tuple_hash
 from securefl.types import ClientId, PartyId
 from securefl.wire import Buffer, Reader, Writer
 
-__all__ = ["METRICS", "Invitation", "NoiseTerms"]
+__all__ = ["METRICS", "Invitation"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 #: The name under which metrics stand beside the model's tensors.
 METRICS: Final = "securefl.metrics"
 MAX_TENSORS: Final = 2**16
 MAX_RANK: Final = 32
-MAX_NAME: Final = 2**12
+KEY_BYTES: Final = 32
 MAX_INVITATION_BYTES: Final = 2**24
-
-
-@dataclass(frozen=True, slots=True)
-class NoiseTerms:
-    """Distributed noise: each client's share of it, for user-level differential privacy of the sum.
-
-    The sum over ``minimum_survivors`` clients, less ``colluders`` of them, has noise of ``noise_multiplier`` times
-    ``clip_norm``. ``population``: most clients in a round.
-    """
-
-    clip_norm: float
-    noise_multiplier: float
-    population: int
-    minimum_survivors: int
-    colluders: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +45,8 @@ class Invitation:
     this session. ``layout``: the tensors of an update that are summed, in order. ``metrics``: (name, bound): summed
     with them, each clipped to ±bound. ``weight_key``: the metric that is the client's weight. ``max_weight``: largest
     weight. ``model_hash``: of all tensors the clients get; ``arguments_hash``: of the configuration they train with.
+    ``key_model``, ``flooding``: under ckks. ``identities``: public signing keys, one per client in the order of their
+    ids, or none; ``helper``, ``server``: those of the key holder or second server, and of the aggregator, or empty.
     """
 
     kind: str
@@ -72,6 +66,12 @@ class Invitation:
     model_hash: bytes
     arguments_hash: bytes
     noise: NoiseTerms | None = None
+    compression: CompressionTerms | None = None
+    key_model: str = ""
+    flooding: bool = False
+    identities: tuple[bytes, ...] = ()
+    helper: bytes = b""
+    server: bytes = b""
 
     @property
     def ids(self) -> tuple[ClientId, ...]:
@@ -92,10 +92,10 @@ class Invitation:
     def encode(self) -> bytes:
         """The one encoding."""
         writer = Writer().u8(VERSION)
-        for text in (self.kind, self.protect, self.suite, self.weight_key):
+        for text in (self.kind, self.protect, self.suite, self.key_model, self.weight_key):
             writer.blob(text.encode())
         writer.blob(self.session).u32(self.round).u32(self.clients).u32(self.threshold).u8(self.value_bits)
-        writer.u64(_bits(self.clip_range)).u64(_bits(self.clip_norm)).u64(self.max_weight)
+        write_float(write_float(writer, self.clip_range), self.clip_norm).u64(self.max_weight)
         writer.u32(len(self.layout))
         for spec in self.layout:
             writer.blob(spec.name.encode()).blob(spec.dtype.encode()).u32(len(spec.shape))
@@ -103,11 +103,13 @@ class Invitation:
                 writer.u64(length)
         writer.u32(len(self.metrics))
         for name, bound in self.metrics:
-            writer.blob(name.encode()).u64(_bits(bound))
-        writer.raw(self.model_hash, 32).raw(self.arguments_hash, 32).u8(self.noise is not None)
-        if self.noise is not None:
-            writer.u64(_bits(self.noise.clip_norm)).u64(_bits(self.noise.noise_multiplier))
-            writer.u32(self.noise.population).u32(self.noise.minimum_survivors).u32(self.noise.colluders)
+            write_float(writer.blob(name.encode()), bound)
+        writer.raw(self.model_hash, 32).raw(self.arguments_hash, 32).u8(self.flooding)
+        writer.blob(b"".join(self.identities)).blob(self.helper).blob(self.server)
+        for terms in (self.noise, self.compression):
+            writer.u8(terms is not None)
+            if terms is not None:
+                terms.write(writer)
         return writer.done()
 
     @classmethod
@@ -119,19 +121,19 @@ class Invitation:
         version = reader.u8()
         if version != VERSION:
             raise DecodeError(f"an invitation of version {version}; this is version {VERSION}")
-        kind, protect, suite, weight_key = (_text(reader) for _ in range(4))
+        kind, protect, suite, key_model, weight_key = (read_text(reader) for _ in range(5))
         session, round, clients, threshold = bytes(reader.blob(limit=64)), reader.u32(), reader.u32(), reader.u32()
-        value_bits, clip_range, clip_norm, max_weight = reader.u8(), _float(reader), _float(reader), reader.u64()
+        value_bits, clip_range, clip_norm = reader.u8(), read_float(reader), read_float(reader)
+        max_weight = reader.u64()
         layout = tuple(_spec(reader) for _ in range(reader.count(limit=MAX_TENSORS, item_bytes=12)))
         count = reader.count(limit=MAX_TENSORS, item_bytes=12)
-        metrics = tuple((_text(reader), _float(reader)) for _ in range(count))
+        metrics = tuple((read_text(reader), read_float(reader)) for _ in range(count))
         hashes = bytes(reader.raw(32)), bytes(reader.raw(32))
-        flag = reader.u8()
-        if flag > 1:
-            raise DecodeError(f"{flag} is no flag")
-        noise = None
-        if flag:
-            noise = NoiseTerms(_float(reader), _float(reader), reader.u32(), reader.u32(), reader.u32())
+        flooding = read_flag(reader)
+        identities = _keys(reader, MAX_INVITATION_BYTES)
+        helper, server = (b"".join(_keys(reader, KEY_BYTES)) for _ in range(2))
+        noise = NoiseTerms.read(reader) if read_flag(reader) else None
+        compression = CompressionTerms.read(reader) if read_flag(reader) else None
         reader.end()
         invitation = cls(
             kind,
@@ -150,39 +152,38 @@ class Invitation:
             metrics,
             *hashes,
             noise,
+            compression,
+            key_model,
+            flooding,
+            identities,
+            helper,
+            server,
         )
         names = [spec.name for spec in layout] + [METRICS]
         labels = [name for name, _ in metrics]
         if len(set(names)) < len(names) or len(set(labels)) < len(labels):
             raise DecodeError("an invitation names a tensor or a metric twice")
+        keys = [*identities, *filter(None, (helper, server))]
+        if (identities and len(identities) != clients) or len(set(keys)) != len(keys):
+            raise DecodeError("an invitation names one public key per client, all different, or none")
         if not invitation.summed.tensors:
             raise DecodeError("an invitation to sum nothing")
         return invitation
 
 
-def _bits(value: float) -> int:
-    return int.from_bytes(struct.pack(">d", value), "big")
-
-
-def _float(reader: Reader) -> float:
-    (value,) = struct.unpack(">d", reader.raw(8))
-    if not math.isfinite(value):
-        raise DecodeError("an invitation holds a number that is not finite")
-    return float(value)
-
-
-def _text(reader: Reader) -> str:
-    try:
-        return bytes(reader.blob(limit=MAX_NAME)).decode()
-    except UnicodeDecodeError:
-        raise DecodeError("a name in an invitation is not UTF-8") from None
-
-
 def _spec(reader: Reader) -> TensorSpec:
-    name, dtype = _text(reader), _text(reader)
+    name, dtype = read_text(reader), read_text(reader)
     if dtype not in ("float16", "float32", "float64"):
         raise DecodeError(f"tensor {name!r} is of {dtype!r}, which is not summed")
     shape = tuple(reader.u64() for _ in range(reader.count(limit=MAX_RANK, item_bytes=8)))
     if math.prod(shape) >= 2**40:
         raise DecodeError(f"tensor {name!r} has {math.prod(shape)} values")
     return TensorSpec(name, shape, dtype)
+
+
+def _keys(reader: Reader, limit: int) -> tuple[bytes, ...]:
+    """Public keys, 32 bytes each."""
+    data = bytes(reader.blob(limit=limit))
+    if len(data) % KEY_BYTES:
+        raise DecodeError(f"public keys of {len(data)} bytes; each has {KEY_BYTES}")
+    return tuple(data[at : at + KEY_BYTES] for at in range(0, len(data), KEY_BYTES))

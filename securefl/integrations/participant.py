@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from securefl.ckks.threshold import ThresholdClient
 from securefl.errors import ConfigurationError, DecodeError, LocalProtocolError
+from securefl.integrations.carried import Carried
 from securefl.integrations.invitation import MAX_INVITATION_BYTES, Invitation
+from securefl.integrations.peers import Peers
 from securefl.integrations.policy import Policy
-from securefl.integrations.vector import VectorCoder, context_of, protection_of
-from securefl.machine import Aborted, ClientRole, Completed, Event, NeedInput, RoundContext, Send
-from securefl.secagg import Client, Params
-from securefl.secagg.protection import MaskedSum
+from securefl.integrations.vector import VectorCoder, context_of
+from securefl.machine import Aborted, ClientRole, Completed, Event, NeedInput, Send
+from securefl.secagg import Client
 from securefl.types import SERVER, ClientId, IntegerVector
 from securefl.wire import Buffer, Reader, Writer
 
@@ -29,53 +31,50 @@ _LIMIT: Final = 2**28
 class Participant:
     """One client in one sum. ``ready``: it waits for :meth:`provide`. ``over``: nothing more will come of it."""
 
-    def __init__(self, invitation: Invitation, coder: VectorCoder, context: RoundContext, role: ClientRole) -> None:
+    def __init__(self, invitation: Invitation, coder: VectorCoder, role: ClientRole) -> None:
         self.invitation = invitation
         self.coder = coder
         self.ready = self.over = False
-        self._context = context
         self._role = role
 
     @classmethod
-    def invited(cls, proposal: Buffer, me: ClientId, policy: Policy) -> tuple[Participant, list[Buffer]]:
-        """Answer an invitation: the participant and its first frames.
+    def invited(
+        cls, proposal: Buffer, me: ClientId, policy: Policy, peers: Peers | None = None
+    ) -> tuple[Participant, list[Buffer]]:
+        """Answer an invitation: the participant and its first frames. ``peers``: who this client is, and whom it knows.
 
-        Raises :class:`DecodeError`, and what :meth:`Policy.check` raises: then nothing was sent.
+        Raises :class:`DecodeError`, what :meth:`Policy.check` and :meth:`Peers.check` raise: then nothing was sent.
         """
         invitation = Invitation.decode(proposal)
-        policy.check(invitation)
-        coder = VectorCoder.of(invitation)
-        context = context_of(invitation, coder.coder)
-        protection = protection_of(invitation)
-        if isinstance(protection, MaskedSum):
-            role: ClientRole = Client(
-                Params.of(context, protection.suite),
-                me,
-                minimum_survivors=policy.survivors_for(invitation),
-                minimum_threshold=policy.minimum_threshold,
-            )
-        else:
-            role = protection.client(context, me)
-        participant = cls(invitation, coder, context, role)
+        policy.check(invitation, peers)
+        known = peers if peers is not None else Peers.nobody()
+        if invitation.identities:
+            known.check(invitation, me)
+        carried, coder = cls._carried(invitation)
+        role = carried.client(me, known, policy.survivors_for(invitation), policy.minimum_threshold)
+        participant = cls(invitation, coder, role)
         return participant, participant._frames(role.start())
 
+    @staticmethod
+    def _carried(invitation: Invitation) -> tuple[Carried, VectorCoder]:
+        coder = VectorCoder.of(invitation)
+        return Carried(invitation, context_of(invitation, coder.coder)), coder
+
     @classmethod
-    def resume(cls, data: Buffer) -> Participant:
+    def resume(cls, data: Buffer, peers: Peers | None = None) -> Participant:
         """The participant that :meth:`suspend` gave ``data``, once. Raises :class:`DecodeError` for other bytes."""
         reader = Reader(data)
         invitation = Invitation.decode(reader.blob(limit=MAX_INVITATION_BYTES))
         saved = reader.blob(limit=_LIMIT)
         reader.end()
-        coder = VectorCoder.of(invitation)
-        context = context_of(invitation, coder.coder)
-        protection = protection_of(invitation)
-        if not isinstance(protection, MaskedSum):
+        carried, coder = cls._carried(invitation)
+        if invitation.protect != "masked" and not carried.threshold_key:
             raise DecodeError(f"a suspended participant of a {invitation.protect} sum")
-        return cls(invitation, coder, context, Client.resume(Params.of(context, protection.suite), saved))
+        return cls(invitation, coder, carried.resume_client(saved, peers if peers is not None else Peers.nobody()))
 
     def suspend(self) -> bytes:
         """This participant, secrets included. Raises :class:`LocalProtocolError` when it is over or must be fed."""
-        if self.over or not isinstance(self._role, Client):
+        if self.over or not isinstance(self._role, (Client, ThresholdClient)):
             raise LocalProtocolError(f"a participant of a {self.invitation.protect} sum is not suspended here")
         return Writer().blob(self.invitation.encode()).blob(self._role.suspend()).done()
 

@@ -15,14 +15,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from securefl.errors import ConfigurationError, TooFewClientsError
+from securefl.errors import AuthenticationError, ConfigurationError, TooFewClientsError
+from securefl.integrations.carried import needs_helper
 from securefl.integrations.invitation import Invitation
+from securefl.integrations.peers import IDENTITY_KEY, KEY_FILE_KEY, PEERS_KEY, Peers
 
 __all__ = ["Policy"]
 
 PREFIX: Final = "securefl-"
 FILE_KEY: Final = "securefl-policy"
-PROTECTED: Final = ("masked",)
+ROLE_KEY: Final = "securefl-role"
+_OTHERS: Final = {FILE_KEY, ROLE_KEY, IDENTITY_KEY, PEERS_KEY, KEY_FILE_KEY}
+PROTECTED: Final = ("masked", "ckks", "shared")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class Policy:
     ``minimum_clients``: least size of an invited cohort. ``minimum_survivors``: least number of clients in a sum.
     ``minimum_threshold``: least threshold; a majority of the cohort is asked for besides. ``minimum_noise``: least
     noise multiplier of distributed noise; 0 demands none. ``allow_plain``: answer invitations to an unprotected sum.
+    ``allow_unpinned``: take part in ckks and shared sums although the others' public keys come from the server.
     ``allow_unprotected_train``, ``allow_unprotected_evaluate``, ``allow_unprotected_query``: answer messages of that
     type that come without any invitation, as if securefl were not there.
     """
@@ -41,6 +46,7 @@ class Policy:
     minimum_threshold: int = 2
     minimum_noise: float = 0.0
     allow_plain: bool = False
+    allow_unpinned: bool = False
     allow_unprotected_train: bool = False
     allow_unprotected_evaluate: bool = False
     allow_unprotected_query: bool = False
@@ -67,7 +73,7 @@ class Policy:
         """
         if not any(key.startswith(PREFIX) for key in settings):
             return None
-        own = {key: value for key, value in settings.items() if key.startswith(PREFIX) and key != FILE_KEY}
+        own = {key: value for key, value in settings.items() if key.startswith(PREFIX) and key not in _OTHERS}
         policy = cls._of_names({key.removeprefix(PREFIX).replace("-", "_"): v for key, v in own.items()}, PREFIX)
         if FILE_KEY not in settings:
             return policy
@@ -97,8 +103,10 @@ class Policy:
         }
         return Policy(**merged)
 
-    def check(self, invitation: Invitation) -> None:
-        """Raises :class:`ConfigurationError` or :class:`TooFewClientsError`: this client takes no part."""
+    def check(self, invitation: Invitation, peers: Peers | None = None) -> None:
+        """Raises :class:`ConfigurationError`, :class:`TooFewClientsError` or :class:`AuthenticationError`: this party
+        takes no part. ``peers``: whom it knows.
+        """
         if invitation.protect == "plain" and not self.allow_plain:
             raise ConfigurationError("the server proposes an unprotected sum; this client's policy is allow_plain = no")
         if invitation.protect not in ("plain", *PROTECTED):
@@ -123,10 +131,29 @@ class Policy:
                 f"the noise is sized for {invitation.noise.minimum_survivors} survivors and the sum may be opened over "
                 f"{invitation.threshold}"
             )
+        if needs_helper(invitation.protect, invitation.key_model) and invitation.threshold < self.minimum_survivors:
+            raise TooFewClientsError(  # clients are not told who survives: the helper keeps to the threshold
+                f"a sum under {invitation.protect} may be opened over {invitation.threshold} clients; this client asks "
+                f"for {self.minimum_survivors}"
+            )
+        self._check_names(invitation, peers)
         noise = invitation.noise.noise_multiplier if invitation.noise is not None else 0.0
         if noise < self.minimum_noise:
             raise ConfigurationError(
                 f"a noise multiplier of {noise:g} is proposed; this client asks for {self.minimum_noise:g}"
+            )
+
+    def _check_names(self, invitation: Invitation, peers: Peers | None) -> None:
+        pinned = peers is not None and peers.pinned
+        if pinned and not invitation.identities and invitation.protect != "plain":
+            raise AuthenticationError(
+                f"the server names no public keys, and this client takes part with those in {PEERS_KEY} alone: the "
+                "server must ask for identities"
+            )
+        if invitation.protect in ("ckks", "shared") and not pinned and not self.allow_unpinned:
+            raise AuthenticationError(
+                f"a sum under {invitation.protect} rests on whose the public keys are, and this client was given none: "
+                f"name a file of them in {PEERS_KEY}, or say allow_unpinned and trust the server for them"
             )
 
     def survivors_for(self, invitation: Invitation) -> int:

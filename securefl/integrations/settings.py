@@ -8,9 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from securefl.ckks import KeyModel
 from securefl.encoding.layout import TensorSpec
 from securefl.errors import ConfigurationError, TooFewClientsError
-from securefl.integrations.invitation import Invitation, NoiseTerms
+from securefl.fl.protections import THRESHOLD, key_model_named
+from securefl.integrations.carried import needs_helper
+from securefl.integrations.invitation import Invitation
+from securefl.integrations.roll import NO_NAMES, Names
+from securefl.integrations.terms import CompressionTerms, NoiseTerms
 
 __all__ = ["Settings"]
 
@@ -19,16 +24,22 @@ __all__ = ["Settings"]
 class Settings:
     """The keyword arguments of ``SecureGrid`` and ``MaskedFedAvg`` that shape a sum.
 
-    ``protect``: "masked", or "plain" to compare with. ``value_bits``, ``clip_range``: the grid; values of an update
-    beyond ±clip_range are cut. ``clip_norm``: ℓ2 bound on a whole update; 0: none. ``max_weight``: largest weight
-    (number of examples) of a client. ``threshold``: least number of survivors, a count or a fraction of the cohort;
-    never less than a majority. ``suite``: key encapsulation. ``metrics``, ``evaluate_metrics``: name → bound of the
-    metrics that are summed with the update, and of those that an evaluation sums; others do not leave the clients.
+    ``protect``: "masked", "ckks" or "shared", or "plain" to compare with. ``value_bits``, ``clip_range``: the grid;
+    values of an update beyond ±clip_range are cut. ``clip_norm``: ℓ2 bound on a whole update; 0: none.
+    ``max_weight``: largest weight (number of examples) of a client. ``threshold``: least number of survivors, a count
+    or a fraction of the cohort; never less than a majority. ``suite``: key encapsulation. ``metrics``,
+    ``evaluate_metrics``: name → bound of the metrics that are summed with the update, and of those that an evaluation
+    sums; others do not leave the clients.
+    ``key_model``, ``flooding``: under ckks ("threshold" needs no helper, "key_holder" and "shared_key" do).
+    ``identities``: name the clients' public keys in masked sums too, for clients that have pinned theirs.
     ``keep``: tensors that are not summed: the global model's stay. ``groups``: how many sums a round has; the strategy
     then works on the groups' means, and the server learns each of them.
     """
 
     protect: str = "masked"
+    key_model: str = KeyModel.KEY_HOLDER.label
+    flooding: bool = False
+    identities: bool = False
     value_bits: int = 16
     clip_range: float = 1.0
     clip_norm: float = 0.0
@@ -41,6 +52,8 @@ class Settings:
     groups: int = 1
 
     def __post_init__(self) -> None:
+        if self.protect == "ckks" and self.key_model != THRESHOLD:
+            key_model_named(self.key_model)
         if isinstance(self.groups, bool) or not isinstance(self.groups, int) or self.groups < 1:
             raise ConfigurationError(f"groups must be a whole number of at least 1, got {self.groups!r}")
         fraction = isinstance(self.threshold, float) and 0 < self.threshold <= 1
@@ -57,6 +70,16 @@ class Settings:
                     )
         if not 0 <= self.clip_norm < math.inf:
             raise ConfigurationError(f"clip_norm must be a finite number of at least 0, got {self.clip_norm!r}")
+
+    @property
+    def named(self) -> bool:
+        """Whether invitations name public keys, so that a roll call comes first."""
+        return self.identities or self.protect in ("ckks", "shared")
+
+    @property
+    def helped(self) -> bool:
+        """Whether sums need a key holder or second server."""
+        return needs_helper(self.protect, self.key_model)
 
     def threshold_for(self, clients: int) -> int:
         """The threshold of a cohort: a majority at least."""
@@ -75,6 +98,8 @@ class Settings:
         model_hash: bytes,
         arguments_hash: bytes,
         noise: NoiseTerms | None = None,
+        compression: CompressionTerms | None = None,
+        names: Names = NO_NAMES,
     ) -> Invitation:
         """One sum's. Raises :class:`TooFewClientsError` when the cohort is below the threshold."""
         threshold = self.threshold_for(clients)
@@ -101,6 +126,12 @@ class Settings:
             model_hash=model_hash,
             arguments_hash=arguments_hash,
             noise=noise,
+            compression=compression if kind == "train" else None,
+            key_model=self.key_model if self.protect == "ckks" else "",
+            flooding=self.flooding,
+            identities=names.clients,
+            helper=names.helper,
+            server=names.server,
         )
 
     def split(self, nodes: Sequence[int]) -> list[list[int]]:

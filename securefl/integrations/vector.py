@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -20,15 +19,11 @@ from securefl.encoding.quantize import SEED_BYTES, FixedPoint
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl.interfaces import Coder, Contribution
 from securefl.fl.pipeline import Pipeline
-from securefl.fl.protections import protection_named
 from securefl.integrations.invitation import METRICS, Invitation
-from securefl.machine import Protection, RoundContext, SumResult
+from securefl.machine import RoundContext, SumResult
 from securefl.types import IntegerVector, Tensors
 
-#: Protections whose parties are the engine's own: clients and a server.
-CARRIED: Final = ("masked", "plain")
-
-__all__ = ["CARRIED", "Means", "VectorCoder", "context_of", "protection_of"]
+__all__ = ["Means", "VectorCoder", "context_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,13 +118,3 @@ def context_of(invitation: Invitation, coder: Coder) -> RoundContext:
         model_hash=invitation.model_hash,
         encoding=invitation.digest,
     )
-
-
-def protection_of(invitation: Invitation) -> Protection:
-    """The protection that is proposed. Raises :class:`ConfigurationError` for names that do not work here."""
-    if invitation.protect not in CARRIED:
-        raise ConfigurationError(
-            f"inside other systems sums are {' or '.join(CARRIED)}; {invitation.protect!r} needs parties besides the "
-            "clients and the server, which these integrations do not carry"
-        )
-    return protection_named(invitation.protect, invitation.suite)

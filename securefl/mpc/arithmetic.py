@@ -5,7 +5,7 @@ Legend: λ a mask, m = x + λ an opened form, f the places dropped by a truncati
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -64,30 +64,49 @@ def settle(*tensors: Shared) -> None:
 
 
 def open_masked(*tensors: Shared) -> None:
-    """Give every tensor its opened form: one round for those that have none, 16 bytes per element over both links."""
+    """Give every tensor its opened form: one round for those that have none, 16 bytes per element over both links.
+
+    Sown tensors take 8: server 0's mask is the negative of its part, so its message would be zeros.
+    """
     closed = list({id(tensor): tensor for tensor in tensors if tensor.opened is None}.values())
     if not closed:
         return
     settle(*closed)
+    closed.sort(key=lambda tensor: tensor.sown is not None)
     party = closed[0].party
     total = sum(tensor.size for tensor in closed)
-    mask = party.mask((total,))
+    plain = sum(tensor.size for tensor in closed if tensor.sown is None)
+    mask = party.mask((plain,))
+    if plain < total:
+        mask = np.concatenate((mask, party.mask_of_server_1(total - plain)))
     opened: Words | None = None
     if not party.is_helper:
-        mine = np.empty(total, np.uint64)
-        at = 0
-        for tensor in closed:
-            piece = slice(at, at + tensor.size)
-            np.add(tensor.words, mask[piece].reshape(tensor.shape), out=mine[piece].reshape(tensor.shape))
-            at += tensor.size
-        opened = party.exchange(mine)
-        opened += mine
-    at = 0
-    for tensor in closed:
-        piece = slice(at, at + tensor.size)
+        mine = np.empty(mask.size, np.uint64)
+        for tensor, piece in _pieces(closed):
+            if piece.stop <= mask.size:
+                np.add(tensor.words, mask[piece].reshape(tensor.shape), out=mine[piece].reshape(tensor.shape))
+        theirs = party.swap(mine, total if party.me == 0 else plain)
+        opened, shorter = (theirs, mine) if party.me == 0 else (mine, theirs)
+        opened[:plain] += shorter
+    for tensor, piece in _pieces(closed):
         m = None if opened is None else opened[piece].reshape(tensor.shape)
-        tensor.opened = Masked(m, mask[piece].reshape(tensor.shape))
+        tensor.opened = Masked(m, _mask_of(tensor, mask[piece]))
+
+
+def _pieces(tensors: Sequence[Shared]) -> Iterator[tuple[Shared, slice]]:
+    """Where each tensor lies in one message of all."""
+    at = 0
+    for tensor in tensors:
+        yield tensor, slice(at, at + tensor.size)
         at += tensor.size
+
+
+def _mask_of(tensor: Shared, drawn: Words) -> Words:
+    """A server's share of λ, at the helper λ. ``drawn``: empty for a sown tensor at server 0."""
+    if tensor.sown is not None and tensor.party.me == 0:
+        return np.negative(tensor.words)
+    mask = drawn.reshape(tensor.shape)
+    return mask if tensor.sown is None or tensor.sown.part is None else mask - tensor.sown.part
 
 
 def _form(tensor: Shared) -> Masked:

@@ -66,6 +66,11 @@ class Network:
         self._spent: dict[str, Shared] = {}
         self._version = 0
 
+    @property
+    def gradients(self) -> Mapping[str, Shared]:
+        """What :meth:`backward` has added up since the last step, by parameter, 32 binary places."""
+        return self._gradients
+
     def tensors(self) -> list[Shared]:
         """Parameters, velocities of training with momentum and gradients not used yet, in order of their names."""
         kinds = (self.parameters, self._velocity, self._gradients)
@@ -237,10 +242,11 @@ class Network:
         before = self._gradients.get(name)
         self._gradients[name] = gradient if before is None else before + gradient
 
-    def step(self, learning_rate: float, divisor: float, momentum: float = 0.0) -> None:
+    def step(self, learning_rate: float, divisor: float, momentum: float = 0.0, *, narrow: bool = False) -> None:
         """One step of stochastic gradient descent with all gradients since the last one, over ``divisor``.
 
-        Raises :class:`LocalProtocolError` where there are none.
+        ``narrow``: give up places of the gradients before a factor of 12 bits instead of headroom; one round more.
+        Raises :class:`LocalProtocolError` where there are no gradients.
         """
         gradients, self._gradients = self._gradients, {}
         if not gradients and self._spent:  # at the helper, after an audit of this very step, of which it knows nothing
@@ -252,8 +258,11 @@ class Network:
             self._spent = {name: Shared(party, value.shape, value.fraction) for name, value in gradients.items()}
         names = sorted(gradients)
         flat = concatenate([gradients[name].reshape(-1) for name in names])
+        if narrow:
+            flat = truncate(flat, _RATE_BITS)
         if momentum:
             mean = _scaled(flat, 1 / divisor)
+            mean = mean.widen(max(0, 2 * FRACTION - mean.fraction))
             if self._velocity:
                 before = concatenate([self._velocity[name].reshape(-1) for name in names])
                 mean = mean + scale(before, momentum).widen(mean.fraction - 2 * FRACTION)

@@ -3,7 +3,7 @@
 A computation is one *party program*: a function of a :class:`Party` that every party runs, with the same public shapes
 and in the same order. The servers (parties 0 and 1) hold shares; the helper (party 2) runs the same program without
 values: it draws the masks that both servers draw, each from the stream it has in common with one of them, and deals
-what depends on both. It receives nothing, ever, so nothing it does depends on an input::
+what depends on both. It receives nothing from them, ever, so nothing it does depends on an input::
 
     def program(party: Party, x: Words | None) -> Words | None:  # x: this server's additive share; None at the helper
         values = Shared(party, (128, 784), FRACTION, x)
@@ -20,6 +20,7 @@ Streams are AES-128-CTR, keyed by HKDF from the secret of a pair, the session an
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,10 +102,12 @@ class Party:
         self._secrets = dict(secrets)
         self._session = session
         self._program = b""
+        self._bound: dict[int, bytes] = {}
         self._streams: dict[int, _Stream] = {}
 
     def batch_key(self, other: int, batch: int, program: bytes = b"") -> bytes:
         """The stream key in common with party ``other`` for one batch. It tells nothing about other batches."""
+        program += self._bound.get(other, b"")
         fields = (self._session, bytes(sorted((self.me, other))), batch.to_bytes(8, "big"), program)
         return derive(self._secrets[other], self.label, *fields, length=KEY_BYTES)
 
@@ -123,6 +126,13 @@ class Party:
             )
         self.batch, self._program = batch, program
         self._streams = {}
+
+    def bind(self, other: int, told: bytes) -> None:
+        """Make the streams with ``other`` of later batches depend on what somebody outside told both parties.
+
+        If it was not the same, what the two compute from then on does not fit together, under masks of its own.
+        """
+        self._bound[other] = hashlib.sha256(self._bound.get(other, b"") + told).digest()
 
     @classmethod
     def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Self:
@@ -148,6 +158,12 @@ class Party:
             mask += self._stream(1).draw(shape)
             return mask
         return self._stream(HELPER).draw(shape)
+
+    def mask_of_server_1(self, size: int) -> Words:
+        """A fresh mask that server 1 alone draws, uint64[size]: the same there and at the helper; empty at server 0."""
+        if self.me == 0:
+            return np.empty(0, np.uint64)
+        return self._stream(1 if self.is_helper else HELPER).draw((size,))
 
     def mask_bits(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """The same by exclusive or, in packed bytes."""
@@ -190,6 +206,15 @@ class Party:
         self.channel.send(self.peer, as_bytes(mine))
         message = self.channel.receive(self.peer, mine.nbytes)
         return np.frombuffer(message, dtype=np.uint8).view(mine.dtype).reshape(mine.shape)
+
+    def swap(self, mine: Array, due: int) -> Array:
+        """One round of different sizes: send ``mine`` unless it is empty, get ``due`` elements of its type, flat."""
+        self.rounds += 1
+        if mine.size:
+            self.channel.send(self.peer, as_bytes(mine))
+        if not due:
+            return np.empty(0, mine.dtype)
+        return np.frombuffer(self.channel.receive(self.peer, due * mine.itemsize), dtype=np.uint8).view(mine.dtype)
 
     def zero(self, shape: tuple[int, ...]) -> Words:
         """A fresh additive share of zero, of which the helper knows nothing. Servers only."""

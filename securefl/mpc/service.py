@@ -41,7 +41,7 @@ _MAX_TENSORS: Final = 1 << 16
 
 #: Operation → its fields and their kinds. "id" a tensor or model, "shape" a list, "n" a natural number, "x" a number.
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
-    "put": {"id": "id", "shape": "shape", "fraction": "n"},
+    "put": {"id": "id", "shape": "shape", "fraction": "n", "sown": "flag"},
     "model": {"id": "id", "graph": "graph", "tensors": "names"},
     "apply": {"batch": "n", "fresh": "flag", "model": "id", "input": "id", "output": "id"},
     "train": {
@@ -149,6 +149,8 @@ class Service:
         operation = command["do"]
         if "batch" in command:
             self.party.begin(command["batch"], hashlib.sha256(data).digest())
+        if command.get("fresh"):
+            self._forget_forms()
         result = self._work[operation](command, payload)
         if command.get("fresh"):
             self._settle()
@@ -184,13 +186,16 @@ class Service:
 
     def _settle(self) -> None:
         """End a fresh batch: nothing of its masks is used again, and nothing is left at the helper."""
-        held = self._held()
-        settle(*held)
-        for tensor in held:
-            tensor.opened = None
+        settle(*self._held())
+        self._forget_forms()
         for _, kept in self._passes.values():
             for bits in kept.signs.values():
                 bits.forget()
+
+    def _forget_forms(self) -> None:
+        """No mask from before is used from here on, nor one that a client chose."""
+        for tensor in self._held():
+            tensor.opened = tensor.sown = None
 
     def _audit(self, command: dict[str, Any], _: memoryview) -> bytes:
         data = command["command"].encode()
@@ -222,7 +227,7 @@ class Service:
         shape = tuple(command["shape"])
         if len(shape) > 8 or math.prod(shape) * 8 > MAX_PAYLOAD_BYTES or command["fraction"] >= HEADROOM_BITS:
             raise DecodeError(f"a tensor has at most 8 dimensions, 8 GiB and {HEADROOM_BITS - 1} binary places")
-        self._keep(command["id"], take(self.party, shape, command["fraction"], payload))
+        self._keep(command["id"], take(self.party, shape, command["fraction"], payload, command["sown"]))
         return b""
 
     def _model(self, command: dict[str, Any], _: memoryview) -> bytes:
@@ -267,7 +272,7 @@ class Service:
     def _step(self, command: dict[str, Any], _: memoryview) -> bytes:
         if not (0 < command["rate"] < MAX_RATE and 0 <= command["momentum"] < 1 and command["divisor"] >= 1):
             raise DecodeError("a rate is above 0, a momentum from 0 to below 1, a divisor at least 1")
-        self._network(command["model"]).step(command["rate"], command["divisor"], command["momentum"])
+        self._network(command["model"]).step(command["rate"], command["divisor"], command["momentum"], narrow=True)
         return b""
 
     def _combine(self, command: dict[str, Any], _: memoryview) -> bytes:

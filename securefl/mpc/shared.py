@@ -25,7 +25,7 @@ from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.party import Party
 
-__all__ = ["Masked", "Shared", "concatenate", "public", "stack"]
+__all__ = ["Masked", "Shared", "Sown", "concatenate", "public", "stack"]
 
 View = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -60,14 +60,29 @@ class Masked:
         return "<Masked>"
 
 
+@dataclass(slots=True, eq=False)
+class Sown:
+    """Server 0's part is a stream that the helper knows too: its negative is a mask already, and that server need not
+    speak when the tensor is opened. ``part``: at the helper, those words.
+    """
+
+    part: Words | None
+
+    def view(self, view: View) -> Sown:
+        return Sown(None if self.part is None else view(self.part))
+
+    def __repr__(self) -> str:
+        return "<Sown>"
+
+
 class Shared:
-    """A secret tensor. ``fraction``: its binary places.
+    """A secret tensor. ``fraction``: its binary places. ``sown``: see :class:`Sown`.
 
     Operators: ``+ -`` with another of the same fraction, or with public real numbers; ``* int`` by a public integer;
     indexing, ``reshape``, ``T``, ``sum``. Shapes broadcast as in numpy. Products: :mod:`securefl.mpc.arithmetic`.
     """
 
-    __slots__ = ("fraction", "opened", "part", "party", "second", "shape", "unsettled")
+    __slots__ = ("fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
     __array_ufunc__ = None  # numpy must not take a Shared for an object scalar
 
     def __init__(
@@ -79,6 +94,7 @@ class Shared:
         opened: Masked | None = None,
         unsettled: bool = False,
         second: Words | None = None,
+        sown: Sown | None = None,
     ) -> None:
         self.party = party
         self.shape = tuple(shape)
@@ -91,6 +107,7 @@ class Shared:
         self.part = part
         self.second = second
         self.opened = opened
+        self.sown = sown
         self.unsettled = second is None if party.replicated else unsettled
 
     @property
@@ -173,7 +190,7 @@ class Shared:
 
     def with_fraction(self, fraction: int) -> Shared:
         """The same ring elements read with another number of binary places: times a power of two, for free."""
-        return Shared(self.party, self.shape, fraction, self.part, self.opened, self.unsettled, self.second)
+        return Shared(self.party, self.shape, fraction, self.part, self.opened, self.unsettled, self.second, self.sown)
 
     def widen(self, places: int) -> Shared:
         """``places`` more binary places: the same value, its integer times 2^places."""
@@ -194,7 +211,8 @@ class Shared:
         opened = None if self.opened is None else self.opened.view(view)
         second = None if self.second is None else view(self.second)
         own = None if self.part is None else part
-        return Shared(self.party, part.shape, self.fraction, own, opened, self.unsettled, second)
+        sown = None if self.sown is None else self.sown.view(view)
+        return Shared(self.party, part.shape, self.fraction, own, opened, self.unsettled, second, sown)
 
     def __getitem__(self, index: Any) -> Shared:
         return self.view(lambda array: np.asarray(array[index]))

@@ -13,8 +13,9 @@ from securefl.split.coding import FloatRows, GridRows, NoisyRows, RowCoding
 from securefl.split.cutting import Cut
 from securefl.split.engine import ClientEngine, ServerEngine
 from securefl.split.settings import SplitSettings
+from securefl.split.shared import SharedMode
 
-__all__ = ["Mode", "mode_of"]
+__all__ = ["FramedMode", "Mode", "mode_of"]
 
 #: What every report and headline says of a mode, in one line.
 STATEMENTS = {
@@ -22,12 +23,13 @@ STATEMENTS = {
     "quantized": "quantized activations are coarser and smaller, and nothing is proved about what they hide",
     "noise": "each example's activations and gradient are clipped and noised; epsilon is per example and round",
     "ckks": "the server computes on ciphertexts; it sees neither inputs, activations, outputs, gradients nor labels",
-    "shared": "activations and gradients are secret-shared among servers that must not pool their shares",
+    "shared": "two servers and a helper compute on secret shares: no one of them sees activations, outputs, gradients, "
+    "labels or the weights they train; any two together would",
 }
 
 
 class Mode(Protocol):
-    """The engines of one run's mode."""
+    """One run's protection of activations."""
 
     @property
     def text(self) -> str:
@@ -43,6 +45,10 @@ class Mode(Protocol):
     def hides_gradients(self) -> bool:
         """Whether the server needs to be given the body's gradient (it cannot compute it)."""
         ...
+
+
+class FramedMode(Mode, Protocol):
+    """A mode of one server: the engines of both sides."""
 
     def client(self) -> ClientEngine: ...
     def server(self) -> ServerEngine: ...
@@ -75,8 +81,10 @@ def mode_of(
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     *,
     noise_multiplier: float | None = None,
-) -> Mode:
-    """``shapes``: of :meth:`Cut.shapes`. ``noise_multiplier``: of the run's privacy, for ``noise``.
+    clients: int = 1,
+) -> FramedMode | SharedMode:
+    """``shapes``: of :meth:`Cut.shapes`. ``noise_multiplier``: of the run's privacy, for ``noise``. ``clients``: whose
+    batches make one step of the body.
 
     Raises :class:`ConfigurationError` for a mode that does not go with the cut.
     """
@@ -94,6 +102,16 @@ def mode_of(
         from securefl.split.encrypted import EncryptedMode  # TenSEAL is an extra
 
         return EncryptedMode.of(settings.ciphertexts, settings.activation_range, parts.body, settings.batch_size)
+    if name == "shared":
+        return SharedMode.of(
+            parts.body,
+            shapes,
+            activation_range=settings.activation_range,
+            gradient_range=settings.gradient_range,
+            max_batch=settings.batch_size,
+            momentum=settings.momentum,
+            clients=clients,
+        )
     if name == "quantized":
         coding = GridRows(settings.activation_range, settings.bits)
         clamps, text = settings.activation_range, f"quantized {settings.bits} bits {settings.activation_range!r}"
@@ -103,8 +121,6 @@ def mode_of(
         coding = NoisyRows(settings.clip_norm, noise_multiplier, features)
         gradient_coding = NoisyRows(settings.gradient_clip_norm, noise_multiplier, outputs)
         text = f"noise {settings.clip_norm!r} {settings.gradient_clip_norm!r} {noise_multiplier!r}"
-    elif name != "plain":
-        raise ConfigurationError(f"protect = {name!r} is not in this version; use plain, quantized, noise or ckks")
     shape = ClearShape(features, outputs, settings.batch_size, coding, gradient_coding)
     return ClearMode(text, clamps, shape, parts.body, shapes[0])
 

@@ -1,4 +1,4 @@
-"""One client and the server as two processes over mutual TLS 1.3. SPEC: protocols/split/SPEC.md §4; transport §4.
+"""One client and the server, or computing parties, as processes over mutual TLS 1.3. SPEC split §4, §8; transport §4.
 
 Both sides are made from the same configuration file, which fixes cut, mode and initial parameters; a hash of it is the
 TLS links' context, so two that differ do not get as far as the first frame. The client keeps its own ledger and charges
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from securefl.cluster.servers import Servers
 from securefl.errors import ConfigurationError, PeerLostError
 from securefl.fl.config import Config
 from securefl.fl.data import Dataset
@@ -26,11 +27,13 @@ from securefl.split.client import SplitClient
 from securefl.split.cutting import Cut
 from securefl.split.learner import Learner
 from securefl.split.messages import SplitContext
-from securefl.split.modes import Mode, mode_of
+from securefl.split.middle import Framed, Middle
+from securefl.split.modes import FramedMode, mode_of
 from securefl.split.privacy import SplitPrivacy, privacy_of
 from securefl.split.runner import default_cut, settings_of, workload_of
 from securefl.split.server import BatchDone, SplitServer, State, WeightsIn
 from securefl.split.settings import SplitSettings
+from securefl.split.shared import SharedHost, SharedMode
 from securefl.split.weights import NoisedGradient
 from securefl.transport.tls import Link
 from securefl.types import ClientId
@@ -45,7 +48,7 @@ class Session:
 
     context: SplitContext
     settings: SplitSettings
-    mode: Mode
+    mode: FramedMode | SharedMode
     privacy: SplitPrivacy | None
     parts: Cut = field(repr=False)
     data: Dataset = field(repr=False)
@@ -84,7 +87,7 @@ class Session:
 
 
 class LinkChannel:
-    """The server at the other end of a TLS link. See :class:`~securefl.split.learner.Channel`."""
+    """The server at the other end of a TLS link. See :class:`~securefl.split.middle.Channel`."""
 
     def __init__(self, link: Link, limit: int) -> None:
         self._link, self._limit = link, limit
@@ -97,24 +100,36 @@ class LinkChannel:
 
 
 class RemoteClient:
-    """The client's process. ``ledger``: where its privacy ledger is, needed where something noised is released."""
+    """The client's process. ``where``: the link to the server, or the computing parties of ``shared``.
 
-    def __init__(self, session: Session, link: Link, ledger: Path | None = None) -> None:
+    ``ledger``: where its privacy ledger is, needed where something noised is released. Under ``shared`` the client
+    gives the parties the body's initial weights, which are everybody's who has the file; what becomes of them stays
+    shared.
+    """
+
+    def __init__(self, session: Session, where: Link | Servers, ledger: Path | None = None) -> None:
         self.session = session
-        engine = session.mode.client()
-        limit = OVERHEAD_BYTES + max(session.context.to_client(engine.limits).values())
+        settings = session.settings
         if session.privacy is not None:
             if ledger is None:
                 raise ConfigurationError("this mode releases something noised: name a file for the privacy ledger")
             session.privacy.open(ledger, session.digest)
+        rates = {"learning_rate": settings.learning_rate, "momentum": settings.momentum}
+        self.host: SharedHost | None = None
+        middle: Middle
+        if isinstance(session.mode, SharedMode):
+            if not isinstance(where, Servers):
+                raise ConfigurationError("protect = 'shared' has no one server: connect to the computing parties")
+            self.host = SharedHost(session.mode, where, **rates)
+            middle = self.host.middle()
+        else:
+            if isinstance(where, Servers):
+                raise ConfigurationError(f"protect = {settings.protect!r} needs one server, not computing parties")
+            engine = session.mode.client()
+            limit = OVERHEAD_BYTES + max(session.context.to_client(engine.limits).values())
+            middle = Framed(SplitClient(session.context, engine), LinkChannel(where, limit))
         self.learner = Learner(
-            SplitClient(session.context, engine),
-            LinkChannel(link, limit),
-            session.parts.front,
-            session.parts.head,
-            learning_rate=session.settings.learning_rate,
-            momentum=session.settings.momentum,
-            activation_range=session.mode.clamps,
+            middle, session.parts.front, session.parts.head, activation_range=session.mode.clamps, **rates
         )
 
     def rounds(self) -> Iterator[tuple[int, float, float | None]]:
@@ -134,6 +149,8 @@ class RemoteClient:
                     if session.mode.hides_gradients and session.privacy is not None:
                         noise = NoisedGradient(session.settings.gradient_clip_norm, session.privacy.noise_multiplier)
                         learner.release(noise.of(batch), len(rows))
+                    if self.host is not None:
+                        self.host.step(len(rows))
                     total += batch.loss
             spent = None
             if session.privacy is not None:
@@ -156,6 +173,10 @@ def serve(session: Session, link: Link, *, idle: float = 60.0) -> int:
     :class:`~securefl.errors.PeerLostError` when the client is lost in the middle of a batch, and what its frames are
     refused with.
     """
+    if isinstance(session.mode, SharedMode):
+        raise ConfigurationError(
+            "protect = 'shared' has no one server: start the parties by securefl party, and join by --cluster"
+        )
     engine = session.mode.server()
     role = SplitServer(session.context, engine)
     limit = OVERHEAD_BYTES + max(session.context.to_server(engine.limits).values())

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from securefl.cluster.remote import connect
 from securefl.errors import ConfigurationError
 from securefl.fl import models
 from securefl.fl.config import Config, SplitConfig
@@ -45,7 +46,8 @@ class FinishedSplitRun:
     """What a run left. ``protected_accuracy``: of test predictions that went the protected way.
 
     ``None`` under ``noise``, where each of them would be one more release about a test example. ``leakage``,
-    ``pictures``: ``None`` where they were not asked for. ``uncovered``: see :attr:`SplitTraining.uncovered`.
+    ``pictures``: ``None`` where they were not asked for. ``model_hash``: of the body; ``None`` where its weights stayed
+    shared. ``uncovered``: see :attr:`SplitTraining.uncovered`.
     """
 
     config: Config
@@ -60,7 +62,7 @@ class FinishedSplitRun:
     pictures: Reconstruction | None
     noise_multiplier: float | None
     uncovered: str | None
-    model_hash: str
+    model_hash: str | None
     seconds: float
 
 
@@ -81,6 +83,9 @@ def settings_of(config: Config, chosen: SplitConfig) -> SplitSettings:
         gradient_clip_norm=chosen.gradient_clip_norm,
         weight_gradient=chosen.weight_gradient,
         ciphertexts=chosen.ciphertexts,
+        gradient_range=chosen.gradient_range,
+        parties=chosen.parties,
+        audit=chosen.audit,
         sum_protection=config.protection.method,
     )
 
@@ -120,7 +125,8 @@ class SplitRun:
         )
         if parts.head is None and self._chosen.labels == "client":
             raise ConfigurationError('[split] until is missing: with labels = "client" name the server\'s last layer')
-        self._model, self._seeds, self._records = model, seeds, list[SplitRound]()
+        self._model, self._seeds, self._records, self._out = model, seeds, list[SplitRound](), out
+        self._servers = None if self._chosen.cluster is None else connect(self._chosen.cluster)
         self.training = SplitTraining(
             parts,
             clients,
@@ -129,7 +135,16 @@ class SplitRun:
             seeds.child("split"),
             suite=config.protection.suite,
             threshold=config.protection.threshold_count(config.data.clients),
+            servers=self._servers,
         )
+        try:
+            self._keep(config, out)
+        except BaseException:
+            self.close()
+            raise
+
+    def _keep(self, config: Config, out: Path) -> None:
+        """Configuration and ledger into the run's folder."""
         try:
             out.mkdir(parents=True, exist_ok=True)
             text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
@@ -152,6 +167,9 @@ class SplitRun:
         ]
         if s.protect == "ckks":
             lines.append(f"weight gradients: {t.settings.releases}; fronts and heads: {c.protection.method} average")
+        if s.protect == "shared":
+            where = f"parties of {s.cluster}" if s.cluster is not None else f"three {s.parties} of this machine"
+            lines.append(f"the body runs at {where}" + ("" if s.reveal else " and stays shared: reveal opens it"))
         if t.privacy is not None:
             lines.append(
                 f"privacy: epsilon <= {s.epsilon:g} at delta = {s.delta:g} per example, noise multiplier "
@@ -165,8 +183,14 @@ class SplitRun:
             self._records.append(record)
             yield record
 
+    def close(self) -> None:
+        """End or leave the computing parties, where there are any."""
+        self.training.close()
+        if self._servers is not None:
+            self._servers.close()
+
     def finish(self) -> FinishedSplitRun:
-        """Judge the run. Raises :class:`ConfigurationError` before the first round."""
+        """Judge the run, which must not be closed yet. Raises :class:`ConfigurationError` before the first round."""
         if not self._records:
             raise ConfigurationError("the run has not made a round yet")
         training, test = self.training, self._test
@@ -191,9 +215,22 @@ class SplitRun:
             pictures=pictures,
             noise_multiplier=None if training.privacy is None else training.privacy.noise_multiplier,
             uncovered=training.uncovered,
-            model_hash=model_hash(tensors_of(training.parts.body)).hex(),
+            model_hash=self._body_hash(),
             seconds=perf_counter() - self._started,
         )
+
+    def _body_hash(self) -> str | None:
+        """Opens a shared body where that was asked for, and leaves it in ``body.npz``."""
+        body, host = self.training.parts.body, self.training.host
+        if host is not None:
+            if not self._chosen.reveal:
+                return None
+            body.load_state_dict(host.reveal())
+            try:
+                np.savez(self._out / "body.npz", allow_pickle=False, **tensors_of(body))
+            except OSError as error:
+                raise ConfigurationError(f"cannot write the revealed body to {self._out}: {error.strerror}") from None
+        return model_hash(tensors_of(body)).hex()
 
 
 def workload_of(

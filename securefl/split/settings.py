@@ -21,7 +21,10 @@ class SplitSettings:
     end of the round by the protected sum ``sum_protection``. ``sequential``: one client after the other; front and head
     go on to the next, sealed to its key.
 
-    ``activation_range``: activations are clamped to it under ``quantized`` and ``ckks``. ``bits``: of ``quantized``.
+    ``activation_range``: activations are clamped to it under ``quantized``, ``ckks`` and ``shared``.
+    ``gradient_range``: largest gradient at the outputs under ``shared``. ``parties``: how the computing parties of
+    ``shared`` run where none are given; ``audit``: the share of their batches in which the helper is checked.
+    ``bits``: of ``quantized``.
     ``epsilon``, ``delta``: per example, of the whole run, where something noised is released: under ``noise`` the
     activations (ℓ2 norm clipped to ``clip_norm``) and gradients (``gradient_clip_norm``), and under ``ckks`` the weight
     gradient, if it is ``noised`` (per-example norm ``gradient_clip_norm``) instead of ``summed`` over the clients.
@@ -43,6 +46,9 @@ class SplitSettings:
     gradient_clip_norm: float = 1.0
     weight_gradient: Literal["summed", "noised"] | None = None
     ciphertexts: Literal["wide", "compact"] = "wide"
+    gradient_range: float = 16.0
+    parties: Literal["threads", "processes"] = "threads"
+    audit: float = 0.0
     sum_protection: str = "masked"
 
     def __post_init__(self) -> None:
@@ -54,8 +60,8 @@ class SplitSettings:
             raise ConfigurationError(f"rounds and batch_size are at least 1, not {self.rounds} and {self.batch_size}")
         if not self.learning_rate > 0 or not 0 <= self.momentum < 1:
             raise ConfigurationError("learning_rate is positive and momentum lies in [0, 1)")
-        if not (self.activation_range > 0 and self.clip_norm > 0 and self.gradient_clip_norm > 0):
-            raise ConfigurationError("activation_range, clip_norm and gradient_clip_norm are positive")
+        if min(self.activation_range, self.gradient_range, self.clip_norm, self.gradient_clip_norm) <= 0:
+            raise ConfigurationError("activation_range, gradient_range, clip_norm and gradient_clip_norm are positive")
         if self.weight_gradient is not None and self.protect != "ckks":
             raise ConfigurationError(
                 f"weight_gradient has no effect under {self.protect!r}: there the server has the gradient already; "

@@ -14,6 +14,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from securefl.cluster.local import local_cluster
+from securefl.cluster.servers import Servers
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError
 from securefl.fl.aggregators import ProtectedAggregator
@@ -34,13 +38,17 @@ from securefl.split.body import Body
 from securefl.split.channel import MemoryChannel
 from securefl.split.client import SplitClient
 from securefl.split.cutting import Cut
+from securefl.split.engine import Rows
 from securefl.split.handover import Mailbox
 from securefl.split.learner import LearnedBatch, Learner
 from securefl.split.messages import SplitContext
-from securefl.split.modes import STATEMENTS, mode_of
+from securefl.split.middle import Framed, Middle
+from securefl.split.modes import STATEMENTS, FramedMode, mode_of
 from securefl.split.privacy import SplitPrivacy, privacy_of
 from securefl.split.server import SplitServer
 from securefl.split.settings import SplitSettings
+from securefl.split.shared import SharedHost, SharedMode
+from securefl.split.views import observer
 from securefl.split.weights import NoisedGradient, check_summed, summed
 from securefl.types import ClientId, PartyId, Tensors
 
@@ -58,7 +66,8 @@ class SplitRound:
     """One round. ``accuracy``: of the composed model on the test set. ``loss``: mean over the examples trained on.
 
     ``up``, ``down``: bytes per training example of the split protocol's frames, ``sum_bytes``: of the protected sums
-    (weight gradients and fronts), mean per client and example. ``epsilon``: spent so far, or ``None``.
+    (weight gradients and fronts), mean per client and example. ``between``: bytes per example between computing parties
+    (0 where one server computes). ``epsilon``: spent so far, or ``None``.
     """
 
     round: int
@@ -69,6 +78,7 @@ class SplitRound:
     sum_bytes: float
     seconds: float
     epsilon: float | None
+    between: float = 0.0
 
 
 @dataclass
@@ -77,9 +87,10 @@ class _Member:
 
     inputs: torch.Tensor = field(repr=False)
     labels: torch.Tensor = field(repr=False)
+    middle: Middle
     learner: Learner
     ends: nn.ModuleList
-    channel: MemoryChannel
+    channel: MemoryChannel | None
     mailbox: Mailbox
     other_bytes: int = 0
 
@@ -90,6 +101,8 @@ class SplitTraining:
     ``parts``: the cut model, whose parameters are the initial ones; the body is trained in place. ``privacy``: made
     from the settings; its ledger must be opened (``privacy.open``) before the first round where it is not ``None``.
     ``threshold``: least number of clients in the average of fronts and heads; by default the smallest majority.
+    ``servers``: the computing parties of ``shared``; where none are given, local ones are opened, which :meth:`close`
+    (or leaving a ``with`` block) ends. The body then stays with them: ``parts.body`` keeps its initial weights.
     Raises :class:`ConfigurationError` for settings that do not fit the model or the clients.
     """
 
@@ -104,6 +117,7 @@ class SplitTraining:
         suite: str = "mlkem768-x25519",
         threshold: int | None = None,
         observe: Observer | None = None,
+        servers: Servers | None = None,
     ) -> None:
         if not clients:
             raise ConfigurationError("split learning needs at least one client")
@@ -116,27 +130,45 @@ class SplitTraining:
         self.privacy: SplitPrivacy | None = privacy_of(settings, self.features, self.outputs)
         self.steps = -(-max(len(data) for data in clients.values()) // settings.batch_size)
         noise = self.privacy.noise_multiplier if self.privacy is not None else None
-        self.mode = mode_of(settings, parts, shapes, noise_multiplier=noise)
+        together = len(clients) if settings.order == "parallel" else 1
+        self.mode = mode_of(settings, parts, shapes, noise_multiplier=noise, clients=together)
         if self.mode.hides_gradients and settings.releases == "summed":
             # a client with fewer examples than steps sits the last ones out, so the last step has the least of both
             sizes = [len(data) // self.steps for data in clients.values()]
             check_summed(sum(size > 0 for size in sizes), sum(sizes), self.outputs, self.features)
-        self.body = Body(parts.body, learning_rate=settings.learning_rate, momentum=settings.momentum)
+        rates = {"learning_rate": settings.learning_rate, "momentum": settings.momentum}
+        self._own: Servers | None = None
+        self.host: SharedHost | None = None
+        if isinstance(self.mode, SharedMode):
+            if servers is None:
+                servers = self._own = local_cluster(parties=settings.parties, audit=settings.audit)
+            self.host = SharedHost(self.mode, servers, **rates)
+        self.body = Body(parts.body, **rates)
         self._session = os.urandom(16)
         classes = 0 if parts.head is not None else first.classes
-        self._members = {client: self._join(client, data, classes, observe) for client, data in clients.items()}
-        self._aggregator = self._averaging()
+        try:
+            self._members = {client: self._join(client, data, classes, observe) for client, data in clients.items()}
+            self._aggregator = self._averaging()
+        except BaseException:
+            self.close()
+            raise
 
     def _join(self, client: ClientId, data: Dataset, classes: int, observe: Observer | None) -> _Member:
         context = SplitContext(
             self._session, client, self.mode.text, self.features, self.outputs, self.settings.batch_size, classes
         )
         watch = None if observe is None else lambda up, frame: observe(client, up, frame)
-        channel = MemoryChannel(SplitServer(context, self.mode.server()), watch)
+        middle: Middle
+        channel = None
+        if self.host is not None:
+            middle = self.host.middle()
+        else:
+            mode = self._framed()
+            channel = MemoryChannel(SplitServer(context, mode.server()), watch)
+            middle = Framed(SplitClient(context, mode.client()), channel)
         front, head = copy.deepcopy(self.parts.front), copy.deepcopy(self.parts.head)
         learner = Learner(
-            SplitClient(context, self.mode.client()),
-            channel,
+            middle,
             front,
             head,
             learning_rate=self.settings.learning_rate,
@@ -146,11 +178,30 @@ class SplitTraining:
         return _Member(
             inputs=torch.from_numpy(data.inputs.copy()),
             labels=torch.from_numpy(data.targets.copy()),
+            middle=middle,
             learner=learner,
             ends=nn.ModuleList([part for part in (front, head) if part is not None]),
             channel=channel,
             mailbox=Mailbox(self._session, client, suite_named(self._suite)),
         )
+
+    def _framed(self) -> FramedMode:
+        if isinstance(self.mode, SharedMode):
+            raise ConfigurationError("protect = 'shared' has no one server")
+        return self.mode
+
+    def close(self) -> None:
+        """End the computing parties that were opened here. Closing twice does nothing."""
+        if self._own is not None:
+            self._own.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _averaging(self) -> ProtectedAggregator | None:
         if self.settings.order == "sequential" or len(self._members) < 2 or not self._trains_ends():
@@ -189,12 +240,14 @@ class SplitTraining:
             if self.privacy is not None:
                 self.privacy.charge(number)
             before = self._traffic()
+            self._between()
             with torch_threads(1):  # a batch is too small to share, and sums do not depend on the machine
                 loss = self._parallel(number) if self.settings.order == "parallel" else self._sequential(number)
             seconds = perf_counter() - started
             if self.privacy is not None:
                 self.privacy.ledger.released(number, model_hash(tensors_of(self.parts.body)))
             examples = sum(len(member.labels) for member in self._members.values())
+            between = self._between()
             up, down, other = (after - earlier for after, earlier in zip(self._traffic(), before, strict=True))
             yield SplitRound(
                 round=number,
@@ -204,6 +257,7 @@ class SplitTraining:
                 down=down / examples,
                 sum_bytes=other / examples,
                 seconds=seconds,
+                between=between / examples,
                 epsilon=None if self.privacy is None else self.privacy.epsilon_spent,
             )
 
@@ -222,7 +276,7 @@ class SplitTraining:
             examples = sum(len(batch.activations) for batch in done.values())
             if self.mode.hides_gradients:
                 self._give(done)
-            self.body.step(examples)
+            self._step(examples)
             total += sum(batch.loss for batch in done.values())
         if self._aggregator is not None:
             self._average(number, start)
@@ -238,7 +292,7 @@ class SplitTraining:
                 batch = member.learner.learn(inputs, labels)
                 if self.mode.hides_gradients:
                     self._give({client: batch})
-                self.body.step(len(labels))
+                self._step(len(labels))
                 total += batch.loss
             if len(order) > 1 and self._trains_ends():
                 self._hand_over(client, order[(at + 1) % len(order)], number)
@@ -254,6 +308,13 @@ class SplitTraining:
         for rows in np.array_split(order, steps):
             index = torch.from_numpy(rows)
             yield member.inputs[index], member.labels[index]
+
+    def _step(self, examples: int) -> None:
+        (self.body if self.host is None else self.host).step(examples)
+
+    def _between(self) -> int:
+        """Bytes between the computing parties since it was last asked."""
+        return 0 if self.host is None else sum(self.host.servers.cost().sent.values())
 
     # -- what the server is given
 
@@ -275,7 +336,8 @@ class SplitTraining:
         for client, batch in done.items():
             member = self._members[client]
             member.learner.release(self._noised().of(batch), len(batch.activations))
-            self.body.give(member.channel.released.pop().gradient)
+            if member.channel is not None:
+                self.body.give(member.channel.released.pop().gradient)
 
     def _noised(self) -> NoisedGradient:
         if self.privacy is None:
@@ -315,8 +377,11 @@ class SplitTraining:
     def accuracy(self) -> float:
         """Of the composed model on the test set; only a simulation can put the parts side by side.
 
-        The ends are those of the client that trained last (parallel clients hold the same after the average).
+        The ends are those of the client that trained last (parallel clients hold the same after the average). Under
+        ``shared`` nobody has the body, and the test set goes the protected way.
         """
+        if self.host is not None:
+            return float((self.protected_predictions(self._test.inputs) == self._test.targets).mean())
         front, head = self._ends()
         with torch.no_grad():
             activations = front(torch.from_numpy(self._test.inputs.copy()))
@@ -337,24 +402,33 @@ class SplitTraining:
 
         For leakage figures: nothing is sent. The second is ``None`` where the server has the labels.
         """
-        client, server = self.mode.client(), self.mode.server()
-        server.setup(client.setup())
-        front, head = self._ends()
+        _, head = self._ends()
         views, gradients = [], []
+        seen = observer(self.mode)
         for rows in np.array_split(np.arange(len(data)), -(-len(data) // self.settings.batch_size)):
-            with torch.no_grad():
-                activations = front(torch.from_numpy(data.inputs[rows]))
-                if self.mode.clamps is not None:
-                    activations = activations.clamp(-self.mode.clamps, self.mode.clamps)
-                outputs = self.parts.body(activations).flatten(1)
-            payload = client.activations(np.ascontiguousarray(activations.flatten(1).numpy()))
-            views.append(server.view(payload, len(rows)))
+            activations, outputs = self._through(torch.from_numpy(data.inputs[rows]))
+            gradient = None
             if head is not None:
                 outputs.requires_grad_(True)
                 loss = cross_entropy(head(outputs), torch.from_numpy(data.targets[rows]), reduction="sum")
-                (gradient,) = torch.autograd.grad(loss, [outputs])
-                gradients.append(server.gradient_view(client.gradient(gradient.numpy()), len(rows)))
+                gradient = torch.autograd.grad(loss, [outputs])[0].numpy()
+            view, gradient_view = seen(activations, gradient)
+            views.append(view)
+            if gradient_view is not None:
+                gradients.append(gradient_view)
         return np.concatenate(views), np.concatenate(gradients) if gradients else None
+
+    def _through(self, inputs: torch.Tensor) -> tuple[Rows, torch.Tensor]:
+        """Activations and outputs of the body as they are now; nothing is trained."""
+        front, _ = self._ends()
+        with torch.no_grad():
+            activations = front(inputs)
+            if self.mode.clamps is not None:
+                activations = activations.clamp(-self.mode.clamps, self.mode.clamps)
+            rows = np.ascontiguousarray(activations.flatten(1).numpy())
+            if self.host is not None:
+                return rows, torch.from_numpy(next(iter(self._members.values())).middle.outputs(rows, train=False))
+            return rows, self.parts.body(activations).flatten(1)
 
     def _ends(self) -> tuple[nn.Module, nn.Module | None]:
         # the last client handed its ends to the first

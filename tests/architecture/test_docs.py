@@ -132,6 +132,7 @@ ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILI
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 #: What a validator says and no type does.
 IN_WORDS = {
+    ("split", "cluster"): "a file",
     ("protection", "threshold"): "fraction in (0, 1], or integer ≥ 2",
     ("model", "hidden"): "list of integers, each ≥ 1",
     ("compression", "chain"): "list of coders",
@@ -186,6 +187,7 @@ def test_configuration_tables_are_those_of_the_models() -> None:
         personalization=config.PersonalizationConfig(),
         augmentation=config.AugmentationConfig(flip=True),
         tiers=config.TiersConfig(),
+        robust=config.RobustConfig(norm_bound=1),
         split=config.SplitConfig(),
     )
     models = {section: type(getattr(every, section)) for section in config.Config.model_fields}
@@ -230,7 +232,11 @@ def test_the_example_file_spells_out_the_bundled_run() -> None:
             for key, owners in config.compression._KEYS_OF.items()
             if not set(owners) & set(config.Config().compression.chain)
         }
-        unused |= {key for key in model.model_fields if key.startswith("allow_")} | {"decay", "straggler_work"}
+        unused |= {key for key in model.model_fields if key.startswith("allow_")} | {
+            "decay",
+            "straggler_work",
+            "poison_factor",
+        }
         unused |= {key for key, field in model.model_fields.items() if field.default is None}
         unused |= {
             key

@@ -35,7 +35,8 @@ def _securefl(*arguments: object) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(
-    "more", ["protect = 'plain'", "protect = 'ckks'\nciphertexts = 'compact'", "protect = 'noise'"]
+    "more",
+    ["protect = 'plain'", "protect = 'ckks'\nciphertexts = 'compact'", "protect = 'noise'", "protect = 'shared'"],
 )
 def test_a_run_leaves_a_report_that_says_what_it_protects(tmp_path: Path, more: str) -> None:
     if "ckks" in more:
@@ -74,6 +75,9 @@ def test_a_run_leaves_a_report_that_says_what_it_protects(tmp_path: Path, more: 
         ("protect = 'ckks'\n[compression]\nfraction = 0.2", "[compression]"),
         ("protect = 'ckks'\n[privacy]\nepsilon = 2.0", "[privacy]"),
         ("after = '2'\nuntil = '1'", "runs before"),
+        ("protect = 'shared'\ncluster = 'c.toml'\nparties = 'threads'", "remove them beside cluster"),
+        ("protect = 'shared'\nactivation_range = 1e9", "normalise what comes before or state a smaller"),
+        ("protect = 'plain'\nreveal = true", "reveal has no effect"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(tmp_path: Path, more: str, sentence: str) -> None:

@@ -1,9 +1,6 @@
-"""SecureMod and SecureGrid under Flower's own strategies, every message through Flower's own serialization.
+"""SecureMod and SecureGrid under Flower's own strategies, every message through Flower's own serialization."""
 
-The grid below hands each message to a fresh ClientApp, as a SuperNode does, and keeps only the context's records.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,167 +8,34 @@ import pytest
 
 pytest.importorskip("flwr", reason="flwr is not installed: python3 dev.py integrations")
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
+import flower_loopback
+from flower_loopback import (
+    SHAPES,
+    START,
+    LoopbackGrid,
+    arrays_of,
+    close,
+    enter_run,
+    expected,
+    run,
+    secured,
+    update_of,
+    weight_of,
+)
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp.mod import fixedclipping_mod
-from flwr.serverapp import Grid, strategy
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.serverapp import strategy
 
 from securefl.errors import ConfigurationError
 from securefl.fl.config import PrivacyConfig
 from securefl.fl.privacy import UserPrivacy
-from securefl.integrations.flower import Policy, SecureGrid, SecureMod
-from securefl.integrations.flower.exchange import Patience
+from securefl.integrations.flower import Policy, SecureMod
 from securefl.integrations.flower.records import content_bytes
-
-RUN = 77
-SHAPES = {"w": (40, 5), "b": (5,)}
-START = {name: np.full(shape, 0.25, dtype=np.float32) for name, shape in SHAPES.items()}
-
-
-def carried(message: Message) -> Message:
-    """The message as it arrives: through Flower's objects and back."""
-    message.metadata.__dict__["_message_id"] = message.object_id
-    contents = {identity: thing.deflate() for identity, thing in get_all_nested_objects(message).items()}
-    arrived = inflate_object_from_contents(message.object_id, contents)
-    arrived.metadata.__dict__["_message_id"] = message.object_id
-    return arrived
-
-
-def update_of(node: int, round: int) -> dict[str, np.ndarray]:
-    draw = np.random.default_rng([node, round])
-    return {name: draw.uniform(-0.2, 0.2, shape).astype(np.float32) for name, shape in SHAPES.items()}
-
-
-def weight_of(node: int) -> int:
-    return 10 * node
-
-
-def make_app(mods: list[Any]) -> ClientApp:
-    app = ClientApp(mods=mods)
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        given = {name: array.numpy() for name, array in message.content["arrays"].items()}
-        delta = update_of(context.node_id, int(message.content["config"]["server-round"]))
-        after = {name: given[name] + delta[name] if name in delta else given[name] for name in given}
-        metrics = MetricRecord({"num-examples": weight_of(context.node_id), "loss": 1.0 / context.node_id, "own": 1.0})
-        secret = ConfigRecord({"private": "of this client"})
-        content = RecordDict({"arrays": ArrayRecord(_arrays(after)), "metrics": metrics, "other": secret})
-        return Message(content, reply_to=message)
-
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        metrics = MetricRecord({"num-examples": weight_of(context.node_id), "accuracy": context.node_id / 100})
-        return Message(RecordDict({"metrics": metrics}), reply_to=message)
-
-    return app
-
-
-def _arrays(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
-    from flwr.app import Array
-
-    return {name: Array(value) for name, value in tensors.items()}
-
-
-class LoopbackGrid(Grid):
-    """``dies``: node → it answers that many messages of each round and then no more in that round."""
-
-    def __init__(
-        self, nodes: int, dies: dict[int, int] | None = None, node_config: dict[str, Any] | None = None
-    ) -> None:
-        self.nodes = list(range(1, nodes + 1))
-        self.dies = dies or {}
-        self.contexts = {n: Context(RUN, n, node_config or {}, RecordDict(), {}, 5) for n in self.nodes}
-        self.mods: Callable[[], list[Any]] = lambda: [SecureMod()]
-        self.answered = dict.fromkeys(self.nodes, 0)
-        self.waiting: dict[str, Message] = {}
-        self.pushed: list[Message] = []
-        self.replies: list[Message] = []
-        self.tamper: Callable[[Message], None] = lambda message: None
-
-    def set_run(self, run: Any) -> None: ...
-    @property
-    def run(self) -> Any: ...
-    def create_message(self, *arguments: Any, **named: Any) -> Message:
-        raise NotImplementedError
-
-    def get_node_ids(self) -> Iterable[int]:
-        return self.nodes
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        identities = []
-        for message in messages:
-            node = message.metadata.dst_node_id
-            self.tamper(message)
-            arrived = carried(message)
-            identity = arrived.metadata.message_id
-            identities.append(identity)
-            self.pushed.append(message)
-            if "invitation" in dict(arrived.content.config_records.get("securefl", {})):
-                self.answered[node] = 0
-            if self.answered[node] >= self.dies.get(node, 99):
-                continue
-            self.answered[node] += 1
-            TaskIdentity.node_id = node
-            try:
-                reply = make_app(self.mods())(arrived, self.contexts[node])
-            except Exception as error:  # noqa: BLE001 - what flwr's runtime does
-                reply = Message(Error(2, repr(error)), reply_to=arrived)
-            TaskIdentity.node_id = 0
-            self.waiting[identity] = reply if reply.has_error() else carried(reply)
-        return identities
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        found = [self.waiting.pop(identity) for identity in message_ids if identity in self.waiting]
-        self.replies += found
-        return found
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        return self.pull_messages(self.push_messages(messages))
 
 
 @pytest.fixture(autouse=True)
 def _identity() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN, 0, 1
-
-
-class Clock:
-    """Time that passes only while somebody waits."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-        self.patience = Patience(2.0, lambda: self.time, self.wait)
-
-    def wait(self, seconds: float) -> None:
-        self.time += seconds
-
-
-def secured(grid: LoopbackGrid, **settings: Any) -> SecureGrid:
-    given = {"step_seconds": 20.0, "train_seconds": 30.0, "patience": Clock().patience, "suite": "x25519"}
-    given |= {"max_weight": 128}
-    return SecureGrid(grid, **{**given, "clip_range": 0.5, "value_bits": 24, **settings})
-
-
-def run(grid: Grid, with_strategy: Any = None, rounds: int = 2, **named: Any) -> Any:
-    chosen = with_strategy or strategy.FedAvg(fraction_evaluate=0.0)
-    return chosen.start(grid=grid, initial_arrays=ArrayRecord(_arrays(START)), num_rounds=rounds, **named)
-
-
-def expected(nodes: Iterable[int], rounds: int = 2) -> dict[str, np.ndarray]:
-    model = {name: value.astype(np.float64) for name, value in START.items()}
-    total = sum(map(weight_of, nodes))
-    for round in range(1, rounds + 1):
-        for name, value in model.items():
-            model[name] = value + sum(weight_of(n) * update_of(n, round)[name] for n in nodes) / total
-    return model
-
-
-def close(result: Any, wanted: dict[str, np.ndarray], bound: float = 2e-6) -> None:
-    for name, value in wanted.items():
-        assert np.abs(result.arrays[name].numpy() - value).max() < bound
+    enter_run()
 
 
 def texts_on_the_way(grid: LoopbackGrid) -> str:
@@ -271,7 +135,7 @@ def test_strategies_that_need_individual_updates_are_refused(name: str) -> None:
     named: dict[str, Any] = {"num_malicious_nodes": 0} if name in {"Krum", "MultiKrum", "Bulyan"} else {}
     named |= {"client_learning_rate": 0.1} if name == "QFedAvg" else {}
     loopback = LoopbackGrid(5)
-    one_array = ArrayRecord(_arrays({"0": START["w"]}))
+    one_array = ArrayRecord(arrays_of({"0": START["w"]}))
     with pytest.raises(ConfigurationError, match=name):
         getattr(strategy, name)(fraction_evaluate=0.0, **named).start(secured(loopback), one_array, 1)
     assert not loopback.pushed
@@ -359,7 +223,7 @@ def test_another_model_or_configuration_for_one_client_is_refused_by_it() -> Non
             if message.metadata.dst_node_id == 3 and "arrays" in message.content:
                 if what == "arrays":
                     other = {**START, "b": START["b"] + np.float32(1e-6)}
-                    message.content["arrays"] = ArrayRecord(_arrays(other))
+                    message.content["arrays"] = ArrayRecord(arrays_of(other))
                 else:
                     message.content["config"] = ConfigRecord({"server-round": 9})
 
@@ -400,11 +264,11 @@ def test_an_error_does_not_make_room_for_a_repetition() -> None:
 
 def test_tensors_of_integers_are_kept_or_refused() -> None:
     start = {**START, "count": np.array(7)}
-    arrays = ArrayRecord(_arrays(start))
+    arrays = ArrayRecord(arrays_of(start))
     with pytest.raises(Exception, match=r"count.*keep"):
         strategy.FedAvg(fraction_evaluate=0.0).start(secured(LoopbackGrid(5)), arrays, 1)
     grid = secured(LoopbackGrid(5), keep=["count"])
-    result = strategy.FedAvg(fraction_evaluate=0.0).start(grid, ArrayRecord(_arrays(start)), 1)
+    result = strategy.FedAvg(fraction_evaluate=0.0).start(grid, ArrayRecord(arrays_of(start)), 1)
     close(result, expected(range(1, 6), 1))
     assert result.arrays["count"].numpy() == pytest.approx(7)  # FedAvg's own mean of five 7s is not quite 7
 
@@ -464,19 +328,14 @@ def test_settings_that_cannot_work_are_refused_at_once() -> None:
         secured(LoopbackGrid(5)).send_and_receive([Message(RecordDict(), 1, "query")])
 
 
-def test_bytes_are_less_than_those_of_plain_float32() -> None:
-    global SHAPES, START  # noqa: PLW0603 - a larger model for this one
-    shapes, start = SHAPES, START
-    SHAPES = {"w": (300, 400)}
-    START = {"w": np.zeros((300, 400), dtype=np.float32)}
-    try:
-        bare, masked = LoopbackGrid(8), LoopbackGrid(8)
-        bare.mods = list
-        run(bare, rounds=1)
-        grid = secured(masked, value_bits=16, suite="mlkem768-x25519")
-        run(grid, rounds=1)
-    finally:
-        SHAPES, START = shapes, start
+def test_bytes_are_less_than_those_of_plain_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flower_loopback, "SHAPES", {"w": (300, 400)})
+    monkeypatch.setattr(flower_loopback, "START", {"w": np.zeros((300, 400), dtype=np.float32)})
+    bare, masked = LoopbackGrid(8), LoopbackGrid(8)
+    bare.mods = list
+    run(bare, rounds=1)
+    grid = secured(masked, value_bits=16, suite="mlkem768-x25519")
+    run(grid, rounds=1)
     plain = sum(content_bytes(reply.content) for reply in bare.replies)
     assert grid.reports[0].reply_bytes == sum(content_bytes(reply.content) for reply in masked.replies)
     assert grid.reports[0].reply_bytes < 0.75 * plain

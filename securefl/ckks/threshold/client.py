@@ -26,9 +26,11 @@ from securefl.ckks.threshold.messages import (
     write_polynomial,
 )
 from securefl.ckks.threshold.params import PROTOCOL, ThresholdParams, require_keys
+from securefl.ckks.threshold.suspension import SuspendedParty
 from securefl.errors import (
     AuthenticationError,
     ConfigurationError,
+    DecodeError,
     FaultyServerError,
     LocalProtocolError,
     ProtocolError,
@@ -120,7 +122,7 @@ class ThresholdClient(Machine):
         self._seen: dict[int, bytes] = {}
         self._seed = b""
         self._key: PartyKey | None = None
-        self._joint: wide.Image | None = None
+        self._joint: JointKey | None = None
         self._parties: tuple[ClientId, ...] = ()
         self._announced: Announcement | None = None
         self._sent = b""  # own c1 polynomials, for the fingerprint
@@ -194,6 +196,56 @@ class ThresholdClient(Machine):
             self._drop_secrets()
             raise
 
+    # ---- between messages -----------------------------------------------------------------------------------
+
+    def suspend(self) -> bytes:
+        """This party as bytes, secrets included, to go on elsewhere by :meth:`resume`, once; see :mod:`.suspension`.
+
+        Raises :class:`LocalProtocolError` before the start and after the end.
+        """
+        self._held()
+        return SuspendedParty(
+            state=self._state.value,
+            me=self._me,
+            minimum=self._minimum,
+            attempt=self._attempt,
+            clients=self._clients,
+            seed=self._seed,
+            parties=self._parties,
+            seen=self._seen,
+            plaintext=b"" if self._plaintext is None else self._plaintext.astype("<u8").tobytes(),
+            joint=b"" if self._joint is None else self._joint.encode(),
+            announced=b"" if self._sum is None else self._sum.encode(),
+            sent=self._sent,
+        ).encode(self._params)
+
+    @classmethod
+    def resume(cls, params: ThresholdParams, data: Buffer, identity: Identity, directory: Directory) -> ThresholdClient:
+        """The party that :meth:`suspend` gave ``data``, once. Raises :class:`DecodeError` for other bytes."""
+        saved = SuspendedParty.decode(data, params)
+        party = cls(params, saved.me, identity, directory, minimum_survivors=saved.minimum)
+        try:
+            party._state = State(saved.state)
+        except ValueError:
+            raise DecodeError(f"a suspended party is in no state {saved.state}") from None
+        party._attempt, party._clients, party._parties = saved.attempt, saved.clients, saved.parties
+        party._context = params.attempt_hash(saved.attempt, saved.clients)
+        party._seed, party._seen, party._sent = saved.seed, dict(saved.seen), saved.sent
+        party._key = PartyKey(saved.seed, party._context)
+        if saved.plaintext:
+            party._plaintext = np.frombuffer(saved.plaintext, dtype="<u8").reshape(2, -1).astype(np.uint64)
+        if saved.joint:
+            party._joint = JointKey.decode(saved.joint, params)
+        if saved.announced:
+            party._sum = Sum.decode(saved.announced, params)
+        if party._sum is not None and party.state is State.SUM_SEEN:
+            limbs = (part.astype(np.int64) for part in party._sum.sums)
+            party._announced = Announcement(party._context, Kind.SUM, memoryview(saved.announced), limbs)
+        elif party._joint is not None and party.state is State.KEY_SEEN:
+            sums = party._joint.sums.astype(np.int64)
+            party._announced = Announcement(party._context, Kind.JOINT_KEY, memoryview(saved.joint), [sums])
+        return party
+
     # ---- keys -----------------------------------------------------------------------------------------------
 
     def _begin(self) -> Event:
@@ -213,7 +265,7 @@ class ThresholdClient(Machine):
         sums = message.sums.astype(np.int64)
         self._announced = Announcement(self._context, Kind.JOINT_KEY, body, [sums])
         confirm = self._announced.confirm(self._me, self._identity, [key.public])
-        self._joint = wide.image(wide.carry(sums))
+        self._joint = message
         return [self._send(Kind.CONFIRM_KEY, confirm.encode())]
 
     def _take_confirmations(self, message: Confirmed) -> Sequence[Event]:
@@ -234,7 +286,8 @@ class ThresholdClient(Machine):
             raise LocalProtocolError("there is no joint key")
         c0 = np.empty((2, self._params.coefficients), dtype="<u8")
         c1: list[bytes] = []
-        for high, words in encrypt(self._joint, key.reference, self._seed, self._context, plaintext):
+        joint = wide.image(wide.carry(self._joint.sums.astype(np.int64)))
+        for high, words in encrypt(joint, key.reference, self._seed, self._context, plaintext):
             at = len(c1) * wide.DEGREE
             c0[:, at : at + high.shape[1]] = high
             c1.append(write_polynomial(words))

@@ -15,6 +15,7 @@ try:
     from securefl.fl.config.personalization import PersonalizationConfig
     from securefl.fl.config.privacy import PrivacyConfig
     from securefl.fl.config.protection import ProtectionConfig
+    from securefl.fl.config.robust import RobustConfig
     from securefl.fl.config.split import SplitConfig
     from securefl.fl.config.tiers import TiersConfig
     from securefl.fl.config.training import (
@@ -39,6 +40,7 @@ __all__ = [
     "PersonalizationConfig",
     "PrivacyConfig",
     "ProtectionConfig",
+    "RobustConfig",
     "SplitConfig",
     "TiersConfig",
     "TrainingConfig",

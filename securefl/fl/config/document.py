@@ -17,6 +17,7 @@ from securefl.fl.config.compression import CompressionConfig
 from securefl.fl.config.personalization import PersonalizationConfig
 from securefl.fl.config.privacy import PrivacyConfig
 from securefl.fl.config.protection import ProtectionConfig
+from securefl.fl.config.robust import RobustConfig
 from securefl.fl.config.section import Section
 from securefl.fl.config.split import SplitConfig
 from securefl.fl.config.tiers import TiersConfig
@@ -26,11 +27,11 @@ __all__ = ["Config", "load", "parse"]
 
 
 def _without_default_chain(values: object) -> object:
-    """With ``[privacy]`` or ``[tiers]`` and no ``chain`` of the file's own, nothing is compressed.
+    """With ``[privacy]``, ``[tiers]`` or ``[robust]`` and no ``chain`` of the file's own, nothing is compressed.
 
-    Noise is sized for every value; shells have values of their own.
+    Noise is sized for every value; shells have values of their own; rules compare values.
     """
-    if isinstance(values, dict) and (values.get("privacy") is not None or values.get("tiers") is not None):
+    if isinstance(values, dict) and any(values.get(name) is not None for name in ("privacy", "tiers", "robust")):
         compression = values.get("compression", {})
         if isinstance(compression, dict) and "chain" not in compression:
             return {**values, "compression": {**compression, "chain": []}}
@@ -50,6 +51,7 @@ class Config(Section):
     personalization: PersonalizationConfig | None = None
     augmentation: AugmentationConfig | None = None
     tiers: TiersConfig | None = None
+    robust: RobustConfig | None = None
     split: SplitConfig | None = None
 
     @model_validator(mode="before")
@@ -105,6 +107,27 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _rules_fit_the_rest(self) -> Self:
+        if self.robust is None:
+            return self
+        if self.protection.method != "shared":
+            raise ValueError(
+                f'[robust] computes on shared updates: set [protection] method = "shared", not {self.protection.method}'
+            )
+        refused = {
+            "[privacy]": self.privacy is not None,
+            "[tiers]": self.tiers is not None,
+            "a [compression] chain": bool(self.compression.chain),
+            "[protection] max_weight, since every client counts once": self.protection.max_weight is not None,
+            'algorithm = "scaffold"': self.training.algorithm == "scaffold",
+            "train_loss": self.training.train_loss,
+        }
+        for what, given in refused.items():
+            if given:
+                raise ValueError(f"[robust] does not go with {what} in this version")
+        return self
+
+    @model_validator(mode="after")
     def _training_fits_the_rest(self) -> Self:
         chosen = self.training
         if self.privacy is not None:
@@ -150,7 +173,7 @@ class Config(Section):
             return self
         if self.privacy is not None:
             raise ValueError("[privacy] is about whole updates; with [split], epsilon and delta stand in [split]")
-        for name in ("personalization", "tiers"):
+        for name in ("personalization", "tiers", "robust"):
             if getattr(self, name) is not None:
                 raise ValueError(f"[{name}] is about whole models and does not go with [split]: remove one of them")
         for name in ("compression", "faults"):
@@ -258,6 +281,7 @@ def _unknown(section: str, key: str | None = None) -> str:
         personalization=PersonalizationConfig(),
         augmentation=AugmentationConfig(flip=True),
         tiers=TiersConfig(),
+        robust=RobustConfig.model_construct(),
         split=SplitConfig(),
     )
     keys = {name: list(type(getattr(every, name)).model_fields) for name in Config.model_fields}

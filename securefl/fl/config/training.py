@@ -139,14 +139,19 @@ class TrainingConfig(Section):
 class FaultsConfig(Section):
     """``[faults]``: simulated. ``dropout``: probability that a client drops out of a round. ``stragglers``: probability
     that it is slow, and gives what ``straggler_work`` of its steps made of the model when the round closes.
+    ``poisoned``: how many clients multiply every update of theirs by ``poison_factor``.
     """
 
     dropout: float = Field(default=0.0, ge=0, lt=1)
     stragglers: float = Field(default=0.0, ge=0, le=1)
     straggler_work: float = Field(default=0.5, gt=0, lt=1)
+    poisoned: int = Field(default=0, ge=0)
+    poison_factor: float = -10.0
 
     @model_validator(mode="after")
     def _work_is_used(self) -> Self:
+        if "poison_factor" in self.model_fields_set and not self.poisoned:
+            raise ValueError("poison_factor has no effect without poisoned; remove it")
         if "straggler_work" in self.model_fields_set and not self.stragglers:
             raise ValueError("straggler_work has no effect without stragglers; remove it")
         return self

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from securefl.ckks.identity import Identity
 from securefl.errors import ConfigurationError, TooFewClientsError
 from securefl.integrations.flower.exchange import Patience
+from securefl.integrations.flower.muster import Muster
 from securefl.integrations.flower.privacy import mechanism_of
 from securefl.integrations.flower.report import RoundReport
 from securefl.integrations.flower.round import Round
 from securefl.integrations.flower.strategies import calling_strategy, check_strategy
+from securefl.integrations.peers import read_identity
 from securefl.integrations.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,7 +43,8 @@ class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking env
     replies; ``patience`` instead: with a clock of its own. ``strategy``: which strategy asks, if it is not the one
     whose ``start`` is running. ``privacy``: user-level differential privacy by distributed noise, its ledger open
     (:class:`~securefl.fl.privacy.UserPrivacy`): every client counts alike and adds its share of the noise; each sum is
-    charged before it is decoded.
+    charged before it is decoded. ``identity``: a file with the server's own key (:mod:`securefl.integrations.peers`),
+    which key holders may have pinned; by default one that lasts as long as the run.
 
     ``reports`` has one :class:`RoundReport` per round and evaluation. Raises :class:`ConfigurationError` for settings
     that cannot work, before anything is sent.
@@ -55,6 +60,7 @@ class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking env
         patience: Patience | None = None,
         strategy: Any = None,
         privacy: UserPrivacy | None = None,
+        identity: str | Path | None = None,
         **settings: Any,
     ) -> None:
         unknown = sorted(settings.keys() - Settings.__dataclass_fields__.keys())
@@ -68,6 +74,10 @@ class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking env
         self.step_seconds, self.train_seconds = step_seconds, train_seconds
         self.patience = patience or Patience(poll_seconds)
         self._strategy = strategy
+        self.identity = Identity(os.urandom(32)) if identity is None else read_identity(Path(identity))
+        self.muster = Muster(grid, self.identity, step_seconds, self.patience)
+        if self.settings.helped and self.settings.groups > 1:
+            raise ConfigurationError("a helper serves one sum at a time: groups are for masked and threshold sums")
         self.session = os.urandom(16)
         self._sums = 0
         self._asked_since: float | None = None
@@ -90,7 +100,10 @@ class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking env
         return nodes
 
     def get_node_ids(self) -> Iterable[int]:
-        """The nodes that are there. A strategy that waits for more of them waits five minutes, not for ever."""
+        """The nodes that are there; after a roll call those that are clients, where sums name their parties.
+
+        A strategy that waits for more of them waits five minutes, not for ever.
+        """
         now = self.patience.now()
         self._asked_since = now if self._asked_since is None else self._asked_since
         if now - self._asked_since > _IDLE_SECONDS:
@@ -99,7 +112,7 @@ class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking env
                 "min_available_nodes, or start more"
             )
         ids: Iterable[int] = self.inner.get_node_ids()
-        return ids
+        return self.muster.call(ids) if self.settings.named else ids
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """As they are, without protection; clients with SecureMod refuse them unless their policy permits."""
@@ -122,6 +135,8 @@ class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking env
         self._asked_since = None
         if not requests:
             return []
+        if self.settings.named:
+            self.muster.call(requests)
         kinds = {message.metadata.message_type for message in requests.values()}
         kind = next(iter(kinds)).split(".", maxsplit=1)[0]
         if len(kinds) > 1 or kind not in ("train", "evaluate"):

@@ -28,9 +28,13 @@ from securefl.integrations.flower.records import (
     put_frames,
     tensors_of,
 )
+from securefl.integrations.flower.session import Session
+from securefl.integrations.helper import Helper
 from securefl.integrations.invitation import Invitation
 from securefl.integrations.participant import Participant
-from securefl.integrations.policy import Policy
+from securefl.integrations.peers import HELPER, Peers
+from securefl.integrations.policy import ROLE_KEY, Policy
+from securefl.integrations.roll import CLIENT, HELPER_ROLE, ROLES
 from securefl.integrations.tensors import arrays_hash, difference
 from securefl.types import PartyId, Tensors
 from securefl.wire import Buffer
@@ -46,37 +50,42 @@ Handler = Callable[[Message, Context], Message]
 class SecureMod:
     """A Flower mod. ``policy``: the application's own floors; the SuperNode's configuration may raise them.
 
+    ``helper``: which SuperNodes are the key holder or second server, besides those whose configuration says
+    ``securefl-role = "helper"``; for simulations, whose nodes have no configuration of their own.
+
     Messages that carry no invitation are refused unless the policy permits them: otherwise a server that does not use
     securefl, or leaves it out for one client, would simply be given the update.
     """
 
-    def __init__(self, policy: Policy | None = None) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy | None = None, *, helper: Callable[[Context], bool] | None = None) -> None:
+        self._policy, self._helper = policy, helper
 
     def __call__(self, message: Message, context: Context, call_next: Handler) -> Message:
         """Answer one message. Errors of this package become error replies; the session is then over here."""
+        session = Session(context, message.metadata.run_id)
         try:
             policy = self._policy_for(context)
             if KEY in message.content.config_records:
-                return _Turn(message, context, call_next, policy).answer()
+                peers = Peers.of(context.node_config, session.identity_seed())
+                turn = _Turn(message, context, call_next, policy, peers, session)
+                return turn.help() if self._helps(context) else turn.answer()
             self._check_unprotected(message.metadata.message_type, policy)
         except SecureFLError as error:
-            self._forget_session(context)
+            session.forget()
             return Message(Error(_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)
         return call_next(message, context)
+
+    def _helps(self, context: Context) -> bool:
+        role = context.node_config.get(ROLE_KEY, CLIENT)
+        if role not in ROLES:
+            raise ConfigurationError(f"{ROLE_KEY} is {' or '.join(ROLES)}, not {role!r}")
+        return role == HELPER_ROLE or (self._helper is not None and self._helper(context))
 
     def _policy_for(self, context: Context) -> Policy:
         of_node, of_code = Policy.of(context.node_config), self._policy
         if of_node is None or of_code is None:
             return of_node or of_code or Policy()
         return of_node.stricter(of_code)
-
-    @staticmethod
-    def _forget_session(context: Context) -> None:
-        """Drop the secrets; the number of the last sum stays, or an error would make room for its repetition."""
-        old = context.state.get(KEY)
-        if isinstance(old, ConfigRecord):
-            context.state[KEY] = ConfigRecord({name: old[name] for name in ("run", "round") if name in old})
 
     @staticmethod
     def _check_unprotected(message_type: str, policy: Policy) -> None:
@@ -91,53 +100,73 @@ class SecureMod:
 class _Turn:
     """One message of the protocol."""
 
-    def __init__(self, message: Message, context: Context, call_next: Handler, policy: Policy) -> None:
-        self._message, self._context, self._call_next, self._policy = message, context, call_next, policy
+    def __init__(
+        self, message: Message, context: Context, call_next: Handler, policy: Policy, peers: Peers, session: Session
+    ) -> None:
+        self._message, self._context, self._call_next = message, context, call_next
+        self._policy, self._peers, self._session = policy, peers, session
         self._record = message.content.config_records[KEY]
-        self._run = message.metadata.run_id
 
     def answer(self) -> Message:
+        """A client's."""
+        if "hello" in self._record:
+            return self._present(CLIENT)
+        frames = frames_of(self._message.content)
         if "invitation" in self._record:
-            participant, frames = self._invited()
+            participant, answers = self._invited()
         else:
-            participant = Participant.resume(self._saved("session", bytes))
-            frames = participant.receive(frames_of(self._message.content))
-        if participant.ready and self._has_model(participant.invitation):
-            self._remember(participant, None)  # a handler that dies must not leave a session that goes on
-            frames += participant.provide(self._vector(participant))
-        self._remember(participant, None if participant.over else participant.suspend())
-        return self._reply(frames)
+            participant, answers = Participant.resume(self._session.saved(), self._peers), []
+        answers += participant.receive(frames)
+        number = participant.invitation.round
+        if participant.ready and self._record.get("model"):
+            self._session.keep(number, None)  # a handler that dies must not leave a session that goes on
+            answers += participant.provide(self._vector(participant))
+        self._session.keep(number, None if participant.over else participant.suspend())
+        return self._reply(answers)
+
+    def help(self) -> Message:
+        """The helper's: it opens sums and has no vector of its own, whatever the application's handler would give."""
+        if "hello" in self._record:
+            return self._present(HELPER_ROLE)
+        if "invitation" in self._record:
+            me, proposal = self._called()
+            if me != HELPER:
+                raise FaultyServerError("this node is a helper and no client")
+            number = Invitation.decode(proposal).round
+            self._session.check_new(number)
+            helper, answers = Helper.invited(proposal, self._policy, self._peers)
+        else:
+            helper = Helper.resume(self._session.saved(), self._peers)
+            number = helper.invitation.round
+            self._session.keep(number, None)  # one opening, whatever happens next
+            answers = helper.receive(frames_of(self._message.content))
+        opened = "invitation" not in self._record or helper.over
+        self._session.keep(number, None if opened else helper.suspend())
+        return self._reply(answers)
+
+    def _present(self, role: str) -> Message:
+        """The roll call: a public key and a role."""
+        content = RecordDict({KEY: ConfigRecord({"public": self._peers.identity.public, "role": role})})
+        return Message(content, reply_to=self._message)
+
+    # ---- the session ----------------------------------------------------------------------------------------
+
+    def _called(self) -> tuple[int, bytes]:
+        me, proposal = self._record.get("me"), self._record["invitation"]
+        if not isinstance(me, int) or not isinstance(proposal, bytes):
+            raise DecodeError("an invitation without an id for this client")
+        return me, proposal
 
     def _invited(self) -> tuple[Participant, list[Buffer]]:
-        me, proposal = self._record.get("me"), self._record.get("invitation")
-        if not isinstance(me, int) or isinstance(me, bool) or not isinstance(proposal, bytes):
-            raise DecodeError("an invitation without an id for this client")
-        participant, frames = Participant.invited(proposal, PartyId(me), self._policy)
+        me, proposal = self._called()
+        participant, frames = Participant.invited(proposal, PartyId(me), self._policy, self._peers)
         invited = participant.invitation
         if self._message.metadata.message_type.split(".", maxsplit=1)[0] != invited.kind:
             raise FaultyServerError(f"a message of another type than the {invited.kind} that it invites to")
-        old = self._context.state.get(KEY)
-        if isinstance(old, ConfigRecord) and old.get("run") == self._run and int(str(old["round"])) >= invited.round:
-            raise FaultyServerError(
-                f"sum {invited.round} of this run was answered already: its repetition with other clients would give "
-                "away the difference"
-            )
+        self._session.check_new(invited.round)
         return participant, frames
 
-    def _saved(self, name: str, kind: type) -> Any:
-        old = self._context.state.get(KEY)
-        if not isinstance(old, ConfigRecord) or old.get("run") != self._run or not isinstance(old.get(name), kind):
-            raise FaultyServerError("a message of a session that this client does not take part in (any more)")
-        return old[name]
-
-    def _remember(self, participant: Participant, session: bytes | None) -> None:
-        fields = {"run": self._run, "round": participant.invitation.round}
-        self._context.state[KEY] = ConfigRecord(fields if session is None else {**fields, "session": session})
-
     # ---- the model and what becomes of it -------------------------------------------------------------------
-
-    def _has_model(self, invited: Invitation) -> bool:
-        return bool(self._record.get("model"))
 
     def _vector(self, participant: Participant) -> Any:
         """Check the model, let the application work, and encode what it returns."""

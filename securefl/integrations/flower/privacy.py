@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from securefl.errors import ConfigurationError
-from securefl.integrations.invitation import NoiseTerms
+from securefl.integrations.terms import NoiseTerms
 
 if TYPE_CHECKING:
     from securefl.dp.distributed import DistributedSkellam

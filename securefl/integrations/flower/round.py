@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from securefl.errors import (
     ConfigurationError,
     DecodeError,
+    LostPartyError,
     PrivacyBudgetExceededError,
     SecureFLError,
     TooFewClientsError,
 )
 from securefl.fl.interfaces import LostRoundError
-from securefl.integrations.coordinator import Coordinator
+from securefl.integrations.coordinator import Coordinator, Deliveries
 from securefl.integrations.flower.exchange import replies_to
 from securefl.integrations.flower.privacy import noise_terms
 from securefl.integrations.flower.records import (
@@ -29,10 +29,13 @@ from securefl.integrations.flower.records import (
     put_frames,
     tensors_of,
 )
+from securefl.integrations.flower.replies import Replies
 from securefl.integrations.flower.report import RoundReport
+from securefl.integrations.peers import HELPER
+from securefl.integrations.roll import NO_NAMES
 from securefl.integrations.tensors import arrays_hash, floating, layout_of
 from securefl.integrations.vector import Means
-from securefl.types import ClientId, PartyId
+from securefl.types import PartyId
 
 if TYPE_CHECKING:
     from securefl.integrations.flower.grid import SecureGrid
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["Round"]
 
 _LOG: Final = logging.getLogger("flwr")  # where a ServerApp's lines go
-_CODE: Final = 0  # Flower's "unknown": none of its own reasons
 
 
 class Round:
@@ -52,7 +54,8 @@ class Round:
         self._grid, self._requests, self._kind, self._weight_key = grid, requests, kind, weight_key
         self._timeout = timeout
         self._settings = grid.settings
-        self._model_key, self._model, self._arguments = self._common()
+        model_key, self._model, self._arguments = self._common()
+        self._replies = Replies(requests, model_key if kind == "train" else None, self._model, weight_key)
         self._summed = floating(self._model, self._settings.keep)
         self._started = grid.patience.now()
         self._request_bytes = self._reply_bytes = self._exchanges = 0
@@ -80,8 +83,14 @@ class Round:
     def run(self) -> list[Message]:
         sums, replies = [], []
         layout = layout_of(self._summed) if self._kind == "train" else ()
-        for at, nodes in enumerate(self._settings.split(list(self._requests))):
+        present = self._grid.muster.call(self._requests) if self._settings.named else list(self._requests)
+        self._absent = [node for node in self._requests if node not in present]
+        if self._absent:
+            replies += self._replies.errors(self._absent, TooFewClientsError("did not answer the roll call"))
+        for at, nodes in enumerate(self._settings.split(present)):
             try:
+                helper = self._grid.muster.helper() if self._settings.helped else None
+                names = self._grid.muster.names(nodes, helper) if self._settings.named else NO_NAMES
                 invitation = self._settings.invitation(
                     self._kind,
                     self._grid.session + at.to_bytes(2, "big"),
@@ -92,12 +101,13 @@ class Round:
                     model_hash=arrays_hash(self._model),
                     arguments_hash=self._arguments,
                     noise=noise_terms(self._privacy),
+                    names=names,
                 )
                 if self._privacy is not None:
                     self._privacy.before(self._number)
-                sums.append(OneSum(Coordinator(invitation), nodes))
-            except (TooFewClientsError, PrivacyBudgetExceededError, LostRoundError) as error:
-                replies += self._errors(nodes, error)
+                sums.append(OneSum(Coordinator(invitation, self._grid.identity), nodes, helper))
+            except (TooFewClientsError, PrivacyBudgetExceededError, LostRoundError, LostPartyError) as error:
+                replies += self._replies.errors(nodes, error)
                 self._report((), dict.fromkeys(nodes, "not invited"), error, {}, None)
         if sums:
             self._exchange_all(sums)
@@ -106,32 +116,34 @@ class Round:
         return replies
 
     def _exchange_all(self, sums: Sequence[OneSum]) -> None:
-        invited = [
-            self._message(one, client, {"invitation": one.coordinator.invitation.encode(), "me": int(client)}, [])
-            for one in sums
-            for client in one.nodes
-        ]
-        self._exchange(sums, invited)
+        self._deliver(sums, {id(one): one.coordinator.begin() for one in sums})
         while not all(one.coordinator.over for one in sums):
-            outgoing = []
-            for one in sums:
-                for client, frames in one.coordinator.close().items():
-                    if client not in one.coordinator.failures:
-                        outgoing.append(self._message(one, client, {}, frames))
-            if outgoing:
-                self._exchange(sums, outgoing)
+            self._deliver(sums, {id(one): one.coordinator.close() for one in sums})
 
-    def _message(self, one: OneSum, client: ClientId, fields: dict[str, Any], frames: Sequence[Any]) -> Message:
-        """The next message to a client: the strategy's own content too, when the vector is due."""
-        request = self._requests[one.nodes[client]]
-        due = one.coordinator.exchange == one.coordinator.vector_exchange
-        content = RecordDict(dict(request.content) if due else {})
-        content[KEY] = ConfigRecord({**fields, "model": due})
+    def _deliver(self, sums: Sequence[OneSum], deliveries: Mapping[int, Deliveries]) -> None:
+        outgoing = [
+            self._message(one, party, frames)
+            for one in sums
+            for party, frames in deliveries[id(one)].items()
+            if party not in one.coordinator.failures
+        ]
+        if outgoing:
+            self._exchange(sums, outgoing)
+
+    def _message(self, one: OneSum, party: PartyId, frames: Sequence[Any]) -> Message:
+        """The next message to a party: the strategy's own content too, when the vector is due."""
+        coordinator, node = one.coordinator, one.nodes[party]
+        request = self._requests.get(node) or next(iter(self._requests.values()))
+        fields: dict[str, Any] = {"model": coordinator.takes_model(party)}
+        if coordinator.first_contact(party):
+            fields |= {"invitation": coordinator.invitation.encode(), "me": int(party)}
+        content = RecordDict(dict(request.content) if fields["model"] else {})
+        content[KEY] = ConfigRecord(fields)
         put_frames(content, frames)
         metadata = request.metadata
         return Message(
             content,
-            dst_node_id=metadata.dst_node_id,
+            dst_node_id=node,
             message_type=metadata.message_type,
             group_id=metadata.group_id,
             ttl=metadata.ttl,
@@ -155,8 +167,9 @@ class Round:
             one, client = owner[node]
             self._take(one, client, reply)
 
-    def _take(self, one: OneSum, client: ClientId, reply: Message) -> None:
+    def _take(self, one: OneSum, client: PartyId, reply: Message) -> None:
         if reply.has_error():
+            self._grid.muster.forget(one.nodes[client])
             one.coordinator.failed(client, (reply.error.reason or "error").strip().splitlines()[-1])
             return
         self._reply_bytes += content_bytes(reply.content)
@@ -171,20 +184,16 @@ class Round:
 
     def _finish(self, one: OneSum) -> list[Message]:
         coordinator = one.coordinator
-        uploaded = {one.nodes[client]: size for client, size in coordinator.uploaded.items()}
+        uploaded = {one.nodes[party]: size for party, size in coordinator.uploaded.items() if party != HELPER}
         dropped = {one.nodes[client]: why for client, why in coordinator.dropped().items()}
         means, error = self._decoded(coordinator)
         if coordinator.result is None or means is None:
             error = TooFewClientsError("the sum did not end") if error is None else error
             self._report((), dropped, error, uploaded, None)
-            return self._errors(list(one.nodes.values()), error)
+            return self._replies.errors(one.clients, error)
         survivors = tuple(one.nodes[client] for client in coordinator.result.survivors)
         self._report(survivors, dropped, None, uploaded, means)
-        lost = [node for node in one.nodes.values() if node not in survivors]
-        arrays = {name: Array(self._moved(name, array, means)) for name, array in self._model.items()}
-        return [self._mean_reply(node, means, arrays) for node in survivors] + [
-            Message(Error(_CODE, f"left the sum: {dropped[node]}"), reply_to=self._requests[node]) for node in lost
-        ]
+        return self._replies.means(means, survivors, dropped)
 
     def _decoded(self, coordinator: Coordinator) -> tuple[Means | None, Exception | None]:
         """The means; under differential privacy only after their charge is on disk."""
@@ -202,23 +211,6 @@ class Round:
             return None, error
         return means, None
 
-    def _mean_reply(self, node: int, means: Means, arrays: Mapping[str, Array]) -> Message:
-        weight = means.total_weight / means.survivors
-        content = RecordDict({"metrics": MetricRecord({self._weight_key: weight, **means.metrics})})
-        if self._kind == "train":
-            content[self._model_key] = ArrayRecord(dict(arrays))
-        return Message(content, reply_to=self._requests[node])
-
-    def _moved(self, name: str, array: Any, means: Means) -> Any:
-        if name not in means.update:
-            return array
-        moved = array.astype(np.float64) + means.update[name]
-        return moved.astype(array.dtype)
-
-    def _errors(self, nodes: Iterable[int], error: Exception) -> list[Message]:
-        reason = f"{type(error).__name__}: {error}"
-        return [Message(Error(_CODE, reason), reply_to=self._requests[node]) for node in nodes]
-
     def _report(
         self,
         survivors: tuple[int, ...],
@@ -227,6 +219,8 @@ class Round:
         uploaded: Mapping[int, int],
         means: Means | None,
     ) -> None:
+        dropped = {**dropped, **dict.fromkeys(self._absent, "did not answer the roll call")}
+        self._absent = []  # in one report of the round
         report = RoundReport(
             kind=self._kind,
             clients=len(survivors) + len(dropped),
@@ -248,8 +242,10 @@ class Round:
 
 
 class OneSum:
-    """One sum and its nodes: client id → node id."""
+    """One sum and its nodes: party id → node id. ``clients``: the clients' nodes."""
 
-    def __init__(self, coordinator: Coordinator, nodes: Sequence[int]) -> None:
-        self.coordinator = coordinator
-        self.nodes: dict[ClientId, int] = {PartyId(at): node for at, node in enumerate(nodes, start=1)}
+    def __init__(self, coordinator: Coordinator, nodes: Sequence[int], helper: int | None) -> None:
+        self.coordinator, self.clients = coordinator, tuple(nodes)
+        self.nodes: dict[PartyId, int] = {PartyId(at): node for at, node in enumerate(nodes, start=1)}
+        if helper is not None:
+            self.nodes[HELPER] = helper

@@ -148,7 +148,7 @@ class MaskedFedAvg(ModelController):  # type: ignore[misc]  # nvflare is not in 
         fields: dict[ClientId, dict[str, Any]],
     ) -> None:
         """One task per client, since each gets its own frames; then wait for the answers."""
-        due = coordinator.exchange == coordinator.vector_exchange
+        due = coordinator.due
         seconds = self.train_seconds if due else self.step_seconds
         deadline = time.monotonic() + seconds
         for client, frames in deliveries.items():

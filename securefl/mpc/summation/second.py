@@ -14,6 +14,7 @@ import numpy as np
 from securefl.errors import (
     AuthenticationError,
     ConfigurationError,
+    DecodeError,
     FaultyClientError,
     FaultyServerError,
     LocalProtocolError,
@@ -23,10 +24,11 @@ from securefl.machine import Aborted, Completed, Event, Machine, Send, Transitio
 from securefl.mpc.summation.messages import Blamed, Kind, SumRequest, limits_of, vector_body
 from securefl.mpc.summation.params import PROTOCOL, SECOND_SERVER, SEED_BYTES, Params
 from securefl.primitives.entropy import Entropy, SystemEntropy
+from securefl.primitives.kem import SEED_BYTES as KEY_SEED_BYTES
 from securefl.primitives.kem import PrivateKey, key_pair, unseal
 from securefl.primitives.prg import accumulate
 from securefl.types import SERVER, ClientId, IntegerVector
-from securefl.wire import Buffer, open_frame, seal_frame
+from securefl.wire import Buffer, Reader, open_frame, seal_frame
 
 __all__ = ["SecondServer"]
 
@@ -68,12 +70,37 @@ class SecondServer(Machine):
         self._params = params
         self._entropy: Entropy = SystemEntropy() if entropy is None else entropy
         self._key: PrivateKey | None = None
+        self._seed = b""
 
     def start(self) -> Sequence[Event]:
         """Draw this session's key pair and advertise it. SPEC shared §5.1."""
         self._advance("start")
-        self._key, public = key_pair(self._params.suite, self._entropy.token(32))
+        self._seed = self._entropy.token(KEY_SEED_BYTES)
+        self._key, public = key_pair(self._params.suite, self._seed)
         return [self._send(Kind.ADVERTISE_KEY, public.raw)]
+
+    def suspend(self) -> bytes:
+        """This server as bytes, its private key's seed included, to go on elsewhere by :meth:`resume`, once.
+
+        u32 minimum · 32 context hash · 32 seed. For engines that start a process per message; the bytes stay with this
+        party. Raises :class:`LocalProtocolError` unless it waits for the request.
+        """
+        if self.state is not State.OPEN:
+            raise LocalProtocolError("the second server is suspended while it waits for the request, and once")
+        return self._minimum.to_bytes(4, "big") + self._params.context_hash + self._seed
+
+    @classmethod
+    def resume(cls, params: Params, data: Buffer) -> SecondServer:
+        """The server that :meth:`suspend` gave ``data``. Raises :class:`DecodeError` for other bytes."""
+        reader = Reader(data)
+        minimum, context, seed = reader.u32(), bytes(reader.raw(32)), bytes(reader.raw(KEY_SEED_BYTES))
+        reader.end()
+        if context != params.context_hash:
+            raise DecodeError("the suspended server belongs to another session, round, parameter set or model")
+        server = cls(params, minimum_survivors=minimum)
+        server._state, server._seed = State.OPEN, seed
+        server._key = key_pair(params.suite, seed)[0]
+        return server
 
     def provide(self, values: IntegerVector) -> Sequence[Event]:
         raise LocalProtocolError("the second server gives no input")
@@ -97,7 +124,7 @@ class SecondServer(Machine):
                 f"SUM_REQUEST from party {envelope.sender} in state {self.state.name}: one sum is opened per session"
             )
         request = SumRequest.decode(envelope.body, params)
-        key, self._key = self._key, None
+        key, self._key, self._seed = self._key, None, b""
         if len(request.boxes) < self._minimum:
             self._advance("refuse")
             reason = f"the server asks for a sum over {len(request.boxes)} clients; the least is {self._minimum}"

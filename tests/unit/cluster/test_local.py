@@ -12,6 +12,7 @@ from torch import nn
 
 from securefl import mpc
 from securefl.cluster.local import local_cluster
+from securefl.cluster.servers import SharedTensor
 from securefl.errors import ConfigurationError, DecodeError, InvalidInputError, LocalProtocolError, LostPartyError
 from securefl.mpc.service import encode_command
 
@@ -129,6 +130,18 @@ def test_tensors_combine(servers) -> None:
     assert ((x * x + x - x * x).reveal() - a).abs().max() < 1e-3
     whole = servers.share(torch.arange(6).reshape(2, 3))
     assert ((whole * whole).reveal() == torch.arange(6).reshape(2, 3) ** 2).all()
+
+
+def test_two_keys_for_one_tensor_give_nothing_that_fits_together() -> None:
+    """A client that tells server 0 and the helper different keys does not learn by how much masks differ."""
+    with local_cluster(parties="threads", deadline=20) as other:
+        y = other.share(np.arange(4.0))
+        number = other._number()
+        rest = np.zeros(4, np.uint64).tobytes()
+        other._tell("put", [b"0" * 16, rest, b"1" * 16], id=number, shape=[4], fraction=16, sown=True)
+        x = SharedTensor(other, number)
+        first, second = ((x * y).numpy() for _ in range(2))
+        assert (first != second).all(), "each result is under its own masks"
 
 
 def test_what_is_forgotten_here_is_dropped_there(servers) -> None:

@@ -11,9 +11,10 @@ from securefl.encoding.quantize import FixedPoint
 from securefl.encoding.rotate import RotatedQuantizer
 from securefl.encoding.sparsify import PrunedSupport, RandomK
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
+from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.aggregators import Dropouts
 from securefl.fl.compressed import CompressedAggregator, Compression
-from securefl.fl.compression import aggregator_of, pruning_of
+from securefl.fl.compression import pruning_of
 from securefl.fl.config import parse
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import Contribution

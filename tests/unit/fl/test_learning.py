@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from securefl.errors import ConfigurationError
-from securefl.fl.compression import aggregator_of
+from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.config import Config, parse
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.plan import plan

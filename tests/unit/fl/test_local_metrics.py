@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from securefl.errors import ConfigurationError
-from securefl.fl.compression import aggregator_of
+from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.config import parse
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.local_metrics import MaskedLoss

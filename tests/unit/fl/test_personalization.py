@@ -11,7 +11,7 @@ import pytest
 from securefl.encoding.weights import WeightFormat
 from securefl.errors import ConfigurationError
 from securefl.fl import models
-from securefl.fl.compression import aggregator_of
+from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.config import parse
 from securefl.fl.engine import SequentialEngine
 from securefl.fl.evaluation import ClientAccuracy, PersonalReport

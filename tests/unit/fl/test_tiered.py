@@ -11,8 +11,8 @@ import pytest
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
 from securefl.fl import models
+from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.augmentation import Augmentation
-from securefl.fl.compression import aggregator_of
 from securefl.fl.config import Config, parse
 from securefl.fl.data import Dataset, from_arrays
 from securefl.fl.engine import LocalTask

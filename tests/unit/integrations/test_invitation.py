@@ -6,7 +6,8 @@ import pytest
 
 from securefl.encoding.layout import TensorSpec
 from securefl.errors import DecodeError
-from securefl.integrations.invitation import METRICS, Invitation, NoiseTerms
+from securefl.integrations.invitation import METRICS, Invitation
+from securefl.integrations.terms import CompressionTerms, NoiseTerms
 
 PLAIN = Invitation(
     kind="train",
@@ -26,10 +27,21 @@ PLAIN = Invitation(
     model_hash=bytes(range(32)),
     arguments_hash=bytes(32),
 )
+COMPRESSED = replace(
+    PLAIN,
+    protect="ckks",
+    key_model="key_holder",
+    compression=CompressionTerms("random_k", 0.1, 3, 3.0, True, 0.9, bytes(range(32)), 0.25, 0.5),
+    identities=tuple(bytes([at]) * 32 for at in range(1, 6)),
+    helper=bytes([8]) * 32,
+    server=bytes([9]) * 32,
+)
 NOISY = replace(PLAIN, metrics=(), noise=NoiseTerms(1.0, 0.7, 100, 60, 3))
 
 
-@pytest.mark.parametrize("invitation", [PLAIN, NOISY, replace(PLAIN, layout=()), replace(PLAIN, session=b"x" * 64)])
+@pytest.mark.parametrize(
+    "invitation", [PLAIN, NOISY, COMPRESSED, replace(PLAIN, layout=()), replace(PLAIN, session=b"x" * 64)]
+)
 def test_what_is_encoded_is_decoded(invitation: Invitation) -> None:
     assert Invitation.decode(invitation.encode()) == invitation
 
@@ -58,6 +70,12 @@ OTHER = {
     "model_hash": bytes(32),
     "arguments_hash": bytes(range(32)),
     "noise": NoiseTerms(1.0, 0.7, 100, 60, 3),
+    "compression": COMPRESSED.compression,
+    "key_model": "threshold",
+    "flooding": True,
+    "identities": COMPRESSED.identities,
+    "helper": bytes([8]) * 32,
+    "server": bytes([9]) * 32,
 }
 
 
@@ -68,7 +86,7 @@ def test_every_field_moves_the_digest(name: str) -> None:
 
 
 def test_every_truncation_and_every_leftover_is_refused() -> None:
-    for invitation in (PLAIN, NOISY):
+    for invitation in (PLAIN, NOISY, COMPRESSED):
         data = invitation.encode()
         for length in range(len(data)):
             with pytest.raises(DecodeError):
@@ -88,6 +106,10 @@ def test_every_truncation_and_every_leftover_is_refused() -> None:
         ({"clip_range": float("nan")}, "finite"),
         ({"layout": (), "metrics": ()}, "sum nothing"),
         ({"kind": "x" * 5000}, "at most"),
+        ({"identities": (bytes(32),) * 5}, "all different"),
+        ({"identities": COMPRESSED.identities[:4]}, "one public key per client"),
+        ({"identities": COMPRESSED.identities, "helper": bytes([1]) * 32}, "all different"),
+        ({"helper": bytes(31)}, "each has 32"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict, says: str) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from securefl.errors import ConfigurationError, TooFewClientsError
-from securefl.integrations.invitation import Invitation, NoiseTerms
+from securefl.integrations.invitation import Invitation
 from securefl.integrations.policy import Policy
+from securefl.integrations.terms import NoiseTerms
 
 FINE = Invitation(
     "train", "masked", "x25519", b"s", 1, 10, 6, 16, 1.0, 0.0, 64, "n", (), (("m", 1.0),), bytes(32), bytes(32)

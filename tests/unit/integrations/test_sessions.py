@@ -10,6 +10,7 @@ import pytest
 
 from securefl.encoding.layout import Layout
 from securefl.errors import (
+    AuthenticationError,
     ConfigurationError,
     DecodeError,
     FaultyServerError,
@@ -115,11 +116,11 @@ def test_whom_the_engine_names_is_who_speaks() -> None:
 
 
 @pytest.mark.parametrize("protect", ["shared", "ckks", "rot13"])
-def test_protections_with_other_parties_are_refused_on_both_sides(protect: str) -> None:
+def test_sums_that_name_nobody_and_unknown_protections_are_refused_on_both_sides(protect: str) -> None:
     proposal = invitation(protect=protect)
     with pytest.raises(ConfigurationError):
         Coordinator(proposal)
-    with pytest.raises(ConfigurationError):
+    with pytest.raises((ConfigurationError, AuthenticationError)):
         Participant.invited(proposal.encode(), PartyId(1), Policy(allow_plain=True))
 
 

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from securefl.cluster.threads import run_parties
 from securefl.errors import FaultyPartyError, InvalidInputError, LocalProtocolError
-from securefl.mpc.fixed import decode, encode
+from securefl.mpc.arithmetic import open_masked
+from securefl.mpc.fixed import FRACTION, decode, encode
+from securefl.mpc.gemm import Words
 from securefl.mpc.operations import (
     matmul,
     mul,
@@ -21,7 +23,8 @@ from securefl.mpc.operations import (
     truncate,
 )
 from securefl.mpc.party import Party
-from securefl.mpc.shared import Shared, concatenate, public, stack
+from securefl.mpc.service import expand
+from securefl.mpc.shared import Shared, Sown, concatenate, public, stack
 
 shapes = st.sampled_from([(), (1,), (7,), (3, 5), (2, 3, 4), (0,), (0, 3)])
 
@@ -228,3 +231,45 @@ def test_values_outside_the_range_are_refused(value: float) -> None:
 def test_decoding_is_right_just_above_negative_integers() -> None:
     values = -np.arange(1, 2000) + 2.0**-16
     np.testing.assert_array_equal(decode(encode(values)), values)
+
+
+def _sown(party: Party, values: Words, key: bytes) -> Shared:
+    stream = expand(key, values.shape)
+    part = None if party.is_helper else stream if party.me == 0 else values - stream
+    tensor = Shared(party, values.shape, FRACTION, part)
+    tensor.sown = Sown(stream if party.is_helper else None)
+    return tensor
+
+
+def test_sown_tensors_open_without_a_word_of_server_0() -> None:
+    """Beside others, as views, and alone; the product is what it is of any tensors."""
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(4, 3))
+
+    def program(party: Party):
+        a, b = _sown(party, encode(x), b"a" * 16), _sown(party, encode(y), b"b" * 16)
+        c = share(party, 0, (3, 2), np.ones((3, 2)) if party.me == 0 else None)
+        before = party.channel.traffic[party.peer].bytes_sent if not party.is_helper else 0
+        open_masked(c, a.T, b)
+        open_masked(a)
+        sent = 0 if party.is_helper else party.channel.traffic[party.peer].bytes_sent - before
+        product = truncate(matmul(truncate(matmul(a, b)), c))
+        return reveal(product), sent, party.rounds
+
+    (zero, sent0, rounds), (_, sent1, _), _ = run_parties(program)
+    assert np.abs(decode(zero) - (x @ y).sum(axis=1, keepdims=True)).max() < 1e-3
+    assert sent0 == 8 * 6, "the plain tensor alone"
+    assert sent1 == 8 * (6 + 24 + 12 + 24)
+    assert rounds == 6
+
+
+def test_what_server_1_sends_of_a_sown_tensor_is_uniform() -> None:
+    def program(party: Party):
+        a = _sown(party, np.zeros(40_000, np.uint64), b"k" * 16)
+        open_masked(a)
+        return None if party.is_helper else a.opened.public
+
+    zero, one, _ = run_parties(program)
+    np.testing.assert_array_equal(zero, one)
+    counts = np.bincount(zero.view(np.uint8), minlength=256)
+    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 400  # as above

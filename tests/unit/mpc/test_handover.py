@@ -6,7 +6,7 @@ import pytest
 from securefl.cluster.threads import run_parties
 from securefl.errors import DecodeError
 from securefl.mpc.handover import hand_out, take
-from securefl.mpc.operations import reveal
+from securefl.mpc.operations import randomized_part, reveal
 from securefl.primitives.entropy import SystemEntropy
 
 ENGINES = pytest.mark.parametrize("engine", ["dealer", "replicated"])
@@ -53,3 +53,21 @@ def test_other_sizes_are_refused(engine: str, change: int) -> None:
             take(party, (4,), 16, memoryview(payload))
 
     run_parties(program, engine=engine)
+
+
+@pytest.mark.parametrize("component", range(3))
+def test_results_of_parts_that_do_not_agree_are_under_masks_that_do_not_fit(component: int) -> None:
+    """A client that tells the two holders of a component different things learns nothing from what comes out."""
+    words = np.zeros(2000, np.uint64)
+    payloads = [bytearray(p) for p in hand_out("replicated", words, SystemEntropy())]
+    place = {0: (2, -1), 1: (1, 0), 2: (2, 0)}[component]  # at the one holder: the other keeps what it was told
+    payloads[place[0]][place[1]] ^= 1
+
+    def program(party):
+        x = take(party, (2000,), 16, memoryview(bytes(payloads[party.me])))
+        party.begin(2)
+        return randomized_part(x - x)
+
+    total = sum(run_parties(program, engine="replicated"))
+    counts = np.bincount(total.view(np.uint8), minlength=256)
+    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 400

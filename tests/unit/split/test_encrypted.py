@@ -149,7 +149,7 @@ def test_the_weight_gradient_attack_fails_on_what_the_server_holds(monkeypatch: 
     learn = first.learn
     monkeypatch.setattr(first, "learn", lambda x, y: learned.append(learn(x, y)) or learned[-1])
     views: list[np.ndarray] = []
-    engine = first._role._engine
+    engine = first._middle._role._engine
     encode, server = engine.gradient, training.mode.server()
     server.setup(engine.setup())
     monkeypatch.setattr(

@@ -1,0 +1,61 @@
+"""What a SuperNode keeps between two messages, in ``context.state``: per run, and in that node's memory only."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from flwr.app import ConfigRecord, Context
+
+from securefl.errors import FaultyServerError
+from securefl.integrations.flower.records import KEY
+
+__all__ = ["Session"]
+
+IDENTITY: Final = "securefl.identity"
+
+
+class Session:
+    """The records of one run at one node. ``run``: its id."""
+
+    def __init__(self, context: Context, run: int) -> None:
+        self._state, self._run = context.state, run
+
+    def saved(self) -> bytes:
+        """The session that waits for this message. Raises :class:`FaultyServerError` when there is none."""
+        old = self._record()
+        if old is None or not isinstance(old.get("session"), bytes):
+            raise FaultyServerError("a message of a session that this client does not take part in (any more)")
+        return bytes(old["session"])
+
+    def check_new(self, number: int) -> None:
+        """Raises :class:`FaultyServerError` for a sum that was answered already."""
+        old = self._record()
+        if old is not None and int(str(old["round"])) >= number:
+            raise FaultyServerError(
+                f"sum {number} of this run was answered already: its repetition with other clients would give "
+                "away the difference"
+            )
+
+    def keep(self, number: int, session: bytes | None) -> None:
+        """Remember the sum's number, and the session when it goes on."""
+        fields = {"run": self._run, "round": number}
+        self._state[KEY] = ConfigRecord(fields if session is None else {**fields, "session": session})
+
+    def forget(self) -> None:
+        """Drop the secrets; the number of the last sum stays, or an error would make room for its repetition."""
+        old = self._state.get(KEY)
+        if isinstance(old, ConfigRecord):
+            self._state[KEY] = ConfigRecord({name: old[name] for name in ("run", "round") if name in old})
+
+    def identity_seed(self) -> bytes:
+        """32 secret bytes that last as long as the run: the identity of a node that has no file."""
+        old = self._state.get(IDENTITY)
+        if not isinstance(old, ConfigRecord) or old.get("run") != self._run:
+            old = ConfigRecord({"run": self._run, "seed": os.urandom(32)})
+            self._state[IDENTITY] = old
+        return bytes(old["seed"])
+
+    def _record(self) -> ConfigRecord | None:
+        old = self._state.get(KEY)
+        return old if isinstance(old, ConfigRecord) and old.get("run") == self._run else None

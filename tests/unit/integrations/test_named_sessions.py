@@ -1,0 +1,357 @@
+"""Sums whose parties have names: ckks under its three key models and shared, everybody suspended between messages."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from securefl.ckks.identity import Identity
+from securefl.encoding.layout import Layout
+from securefl.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    FaultyServerError,
+    LocalProtocolError,
+    ProtocolError,
+    SecureFLError,
+    TooFewClientsError,
+)
+from securefl.integrations.coordinator import Coordinator
+from securefl.integrations.helper import Helper
+from securefl.integrations.invitation import Invitation
+from securefl.integrations.keyfile import charge, make_key, read_key
+from securefl.integrations.participant import Participant
+from securefl.integrations.peers import HELPER, Peers, make_identity
+from securefl.integrations.policy import Policy
+from securefl.integrations.roll import Names
+from securefl.integrations.settings import Settings
+from securefl.types import PartyId
+
+pytest.importorskip("tenseal")
+
+N = 5
+SHAPES = {"a": (30, 20), "b": (4,)}
+UPDATES = {
+    i: {n: np.random.default_rng([i, len(n)]).uniform(-0.4, 0.4, s).astype(np.float32) for n, s in SHAPES.items()}
+    for i in range(1, N + 1)
+}
+IDENTITIES = {PartyId(i): Identity(bytes([i]) * 32) for i in range(1, N + 1)}
+HELPERS, SERVERS = Identity(bytes([77]) * 32), Identity(bytes([88]) * 32)
+NAMES = Names(tuple(identity.public for identity in IDENTITIES.values()), HELPERS.public, SERVERS.public)
+CASES = [("ckks", "threshold"), ("ckks", "key_holder"), ("ckks", "shared_key"), ("shared", "")]
+
+
+def pinned(identity: Identity, **changes: Any) -> Peers:
+    known = Peers(identity, True, frozenset(NAMES.clients), NAMES.helper, NAMES.server)
+    return dataclasses.replace(known, **changes)
+
+
+def invitation(protect: str, key_model: str, **changes: Any) -> Invitation:
+    settings = Settings(
+        protect=protect,
+        key_model=key_model or "key_holder",
+        suite="x25519",
+        threshold=3,
+        clip_range=0.5,
+        max_weight=64,
+        metrics={"m": 2.0},
+    )
+    names = dataclasses.replace(NAMES, helper=b"") if key_model == "threshold" else NAMES
+    made = settings.invitation(
+        "train",
+        b"session",
+        1,
+        N,
+        weight_key="n",
+        layout=Layout.of(UPDATES[1]).tensors,
+        model_hash=bytes(32),
+        arguments_hash=bytes(32),
+        names=names,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+class Sum:
+    """A session. ``silent``: client → how many messages it answers. ``tamper``: sees every delivery."""
+
+    def __init__(self, proposal: Invitation, key_file: Path | None = None, policy: Policy | None = None) -> None:
+        self.proposal, self.policy = proposal, policy or Policy()
+        self.peers = {i: pinned(identity, key_file=key_file) for i, identity in IDENTITIES.items()}
+        self.peers[HELPER] = pinned(HELPERS, key_file=key_file)
+        self.server = Coordinator(proposal, SERVERS)
+        self.asleep: dict[int, bytes] = {}
+        self.answers: dict[int, int] = {}
+        self.silent: dict[int, int] = {}
+        self.errors: dict[int, Exception] = {}
+        self.tamper: Callable[[int, list[Any]], list[Any]] = lambda party, frames: frames
+
+    def run(self) -> Coordinator:
+        deliveries = self.server.begin()
+        while not self.server.over:
+            for party, frames in deliveries.items():
+                if party not in self.server.failures:
+                    self.deliver(party, self.tamper(party, [bytes(f) for f in frames]))
+            deliveries = self.server.close()
+        return self.server
+
+    def deliver(self, party: PartyId, frames: list[Any]) -> None:
+        self.answers[party] = self.answers.get(party, 0) + 1
+        if self.answers[party] > self.silent.get(party, 99):
+            return
+        try:
+            answer = self.help(frames) if party == HELPER else self.act(party, frames)
+        except SecureFLError as error:
+            self.errors[party] = error
+            self.server.failed(party, str(error))
+            return
+        self.server.receive(party, answer)
+
+    def help(self, frames: list[Any]) -> list[Any]:
+        if self.server.first_contact(HELPER):
+            helper, answer = Helper.invited(self.proposal.encode(), self.policy, self.peers[HELPER])
+        else:
+            helper = Helper.resume(self.asleep[HELPER], self.peers[HELPER])
+            answer = helper.receive(frames)
+        self.asleep[HELPER] = b"" if helper.over else helper.suspend()
+        return answer
+
+    def act(self, me: PartyId, frames: list[Any]) -> list[Any]:
+        known, answer = self.peers[me], []
+        if self.server.first_contact(me):
+            participant, answer = Participant.invited(self.proposal.encode(), me, self.policy, known)
+        else:
+            participant = Participant.resume(self.asleep[me], known)
+        answer += participant.receive(frames)
+        if self.server.takes_model(me):
+            answer += participant.provide(participant.coder.encode(UPDATES[me], me, {"m": 1 / me}))
+        self.asleep[me] = b"" if participant.over else participant.suspend()
+        return answer
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "ckks.key"
+    make_key(path)
+    return path
+
+
+def check(server: Coordinator, alive: tuple[int, ...]) -> None:
+    assert server.result is not None, server.error
+    assert server.result.survivors == alive
+    means, total = server.coder.decode(server.result), sum(alive)
+    assert means.total_weight == total
+    for name in SHAPES:
+        assert np.abs(means.update[name] - sum(i * UPDATES[i][name] for i in alive) / total).max() < 1e-3
+    assert means.metrics == pytest.approx({"m": len(alive) / total}, abs=1e-3)
+
+
+@pytest.mark.parametrize(("protect", "key_model"), CASES)
+def test_the_weighted_means_over_everybody(protect: str, key_model: str, key_file: Path) -> None:
+    session = Sum(invitation(protect, key_model), key_file)
+    check(session.run(), (1, 2, 3, 4, 5))
+    assert session.server.exchange == (5 if key_model == "threshold" else 3)
+    assert not session.errors
+    assert set(session.asleep.values()) == {b""}  # nothing is left to be opened a second time
+
+
+@pytest.mark.parametrize(("protect", "key_model"), CASES[1:])
+def test_without_those_who_leave_at_their_vector(protect: str, key_model: str, key_file: Path) -> None:
+    session = Sum(invitation(protect, key_model), key_file)
+    session.silent = {2: 0, 5: 0}
+    check(session.run(), (1, 3, 4))
+    session = Sum(invitation(protect, key_model), key_file)
+    session.silent = {1: 0, 2: 0, 5: 0}
+    assert isinstance(session.run().error, TooFewClientsError)
+
+
+@pytest.mark.parametrize("answers", [0, 1, 2, 3, 4])
+def test_the_threshold_key_is_made_again_without_those_who_leave(answers: int) -> None:
+    session = Sum(invitation("ckks", "threshold"))
+    session.silent = {2: answers}
+    server = session.run()
+    if answers < 4:
+        check(server, (1, 3, 4, 5))
+        assert server.exchange == 5 + answers + (answers > 0)
+    else:  # shares are out: the same vectors are not summed again without it
+        assert isinstance(server.error, TooFewClientsError)
+
+
+@pytest.mark.parametrize(("protect", "key_model"), CASES[1:])
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_helper_that_leaves_ends_the_sum_with_a_name(
+    protect: str, key_model: str, answers: int, key_file: Path
+) -> None:
+    session = Sum(invitation(protect, key_model), key_file)
+    session.silent = {HELPER: answers}
+    server = session.run()
+    assert isinstance(server.error, ProtocolError)
+    assert "key holder" in str(server.error) or "second server" in str(server.error)
+
+
+@pytest.mark.parametrize(("protect", "key_model"), CASES)
+def test_a_key_that_is_not_pinned_is_refused_before_anything_is_sent(protect: str, key_model: str) -> None:
+    stranger = Identity(bytes([99]) * 32)
+    proposal = invitation(protect, key_model, identities=(*NAMES.clients[:4], stranger.public))
+    with pytest.raises(AuthenticationError, match="client 5"):
+        Participant.invited(proposal.encode(), PartyId(1), Policy(), pinned(IDENTITIES[PartyId(1)]))
+    with pytest.raises(AuthenticationError, match="own"):
+        Participant.invited(proposal.encode(), PartyId(2), Policy(), pinned(IDENTITIES[PartyId(1)]))
+    if key_model != "threshold":
+        proposal = invitation(protect, key_model, helper=stranger.public)
+        with pytest.raises(AuthenticationError, match="helper"):
+            Participant.invited(proposal.encode(), PartyId(1), Policy(), pinned(IDENTITIES[PartyId(1)]))
+        proposal = invitation(protect, key_model, server=stranger.public)
+        with pytest.raises(AuthenticationError, match="server"):
+            Helper.invited(proposal.encode(), Policy(), pinned(HELPERS))
+
+
+@pytest.mark.parametrize(("protect", "key_model"), [("ckks", "threshold"), ("shared", "")])
+def test_without_pins_a_client_must_have_been_told_to_trust_the_server(protect: str, key_model: str) -> None:
+    proposal, alone = invitation(protect, key_model).encode(), Peers(IDENTITIES[PartyId(1)])
+    with pytest.raises(AuthenticationError, match="allow_unpinned"):
+        Participant.invited(proposal, PartyId(1), Policy(), alone)
+    Participant.invited(proposal, PartyId(1), Policy(allow_unpinned=True), alone)
+
+
+def test_seeds_are_sealed_to_the_second_server_and_no_other() -> None:
+    honest, false = Sum(invitation("shared", "")), Sum(invitation("shared", ""))
+    taken: dict[int, list[bytes]] = {}
+
+    def swap(party: int, frames: list[Any]) -> list[Any]:
+        """What a first server with a key of its own would deliver: the signature of another key."""
+        if party != HELPER and frames:
+            return [taken[party][0], frames[1]]
+        return frames
+
+    def note(party: int, frames: list[Any]) -> list[Any]:
+        taken.setdefault(party, frames)
+        return frames
+
+    honest.tamper, false.tamper = note, swap
+    honest.run()
+    assert isinstance(false.run().error, TooFewClientsError)
+    assert all(isinstance(error, AuthenticationError) for error in false.errors.values())
+    assert len(false.errors) == N
+    bare = Sum(invitation("shared", ""))
+    bare.tamper = lambda party, frames: frames if party == HELPER else frames[1:]
+    bare.run()
+    assert all("without its signature" in str(error) for error in bare.errors.values())
+
+
+def test_a_helper_opens_one_sum_and_keeps_to_its_floor() -> None:
+    session = Sum(invitation("ckks", "key_holder"))
+    kept: list[bytes] = []
+
+    def keep(party: int, frames: list[Any]) -> list[Any]:
+        if party == HELPER and frames:
+            kept.extend(frames)
+        return frames
+
+    session.tamper = keep
+    session.run()
+    helper, _ = Helper.invited(invitation("ckks", "key_holder").encode(), Policy(), session.peers[HELPER])
+    helper.receive(kept)  # a fresh key, which the sum is not under: an abort notice, and it is over
+    with pytest.raises(LocalProtocolError):
+        helper.suspend()
+    with pytest.raises(TooFewClientsError, match="may be opened over 3"):
+        Helper.invited(invitation("shared", "").encode(), Policy(minimum_survivors=4), session.peers[HELPER])
+    proposal = invitation("ckks", "key_holder").encode()
+    with pytest.raises(TooFewClientsError, match="may be opened over 3"):
+        Participant.invited(proposal, PartyId(1), Policy(minimum_survivors=4), session.peers[PartyId(1)])
+
+
+def test_who_may_speak_to_whom() -> None:
+    server = Coordinator(invitation("shared", ""), SERVERS)
+    _, frames = Helper.invited(invitation("shared", "").encode(), Policy(), pinned(HELPERS))
+    server.receive(PartyId(2), frames[1:2])
+    assert "speaks for another" in server.failures[PartyId(2)]
+    server.receive(HELPER, frames)
+    server.close()
+    server.receive(HELPER, frames[1:2])  # a helper has nothing to say to clients later
+    assert "nothing to say" in server.failures[HELPER]
+
+
+def test_the_key_file_is_private_and_counts(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    key = make_key(path)
+    assert read_key(path).id == key.id
+    assert (read_key(path).secret == key.secret).all()
+    with pytest.raises(ConfigurationError, match="cannot be made"):
+        make_key(path)
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        read_key(path)
+    with pytest.raises(ConfigurationError, match="securefl-ckks-key"):
+        read_key(None)
+    path.chmod(0o600)
+    data = path.read_bytes()
+    for wrong in (data[:-1], b"\x07" + data[1:], data[:1] + b"\x09" + data[2:], data[:20] + b"\x03" + data[21:], b""):
+        path.write_bytes(wrong)
+        with pytest.raises(ConfigurationError, match="cannot be used"):
+            read_key(path)
+    charge(path, 7, 10)
+    charge(path, 3, 10)
+    with pytest.raises(ConfigurationError, match="make a new one"):
+        charge(path, 1, 10)
+    (tmp_path / "key.opened").write_text("many")
+    with pytest.raises(ConfigurationError, match="damaged"):
+        charge(path, 1, 10)
+
+
+def test_lists_of_peers(tmp_path: Path) -> None:
+    mine, other = make_identity(tmp_path / "me"), Identity(bytes([5]) * 32)
+    listed, own = tmp_path / "peers.toml", str(tmp_path / "me")
+    settings = {"securefl-identity": own, "securefl-peers": str(listed)}
+
+    def write(*clients: str, rest: str = "") -> None:
+        listed.write_text(f"clients = {list(clients)!r}\n{rest}".replace("'", '"'))
+
+    write(mine.public.hex(), other.public.hex(), rest=f'helper = "{HELPERS.public.hex()}"')
+    found = Peers.of(settings, bytes(32))
+    assert (found.pinned, found.clients, found.helper) == (True, {mine.public, other.public}, HELPERS.public)
+    assert found.identity.public == mine.public
+    assert not Peers.of({}, bytes(32)).pinned
+    for says, content in {
+        "not 32 bytes": [mine.public.hex(), "abc"],
+        "at least two": [mine.public.hex()],
+        "to two parties": [mine.public.hex(), mine.public.hex()],
+        "does not list": [other.public.hex(), HELPERS.public.hex()],
+    }.items():
+        write(*content)
+        with pytest.raises(ConfigurationError, match=says):
+            Peers.of(settings, bytes(32))
+    write(mine.public.hex(), other.public.hex(), rest="color = 1")
+    with pytest.raises(ConfigurationError, match="color"):
+        Peers.of(settings, bytes(32))
+    with pytest.raises(ConfigurationError, match="without securefl-identity"):
+        Peers.of({"securefl-peers": str(listed)}, bytes(32))
+    (tmp_path / "me").chmod(0o640)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        Peers.of(settings, bytes(32))
+
+
+def test_a_client_with_pins_takes_no_part_in_sums_without_names() -> None:
+    proposal = dataclasses.replace(invitation("shared", ""), protect="masked", identities=(), helper=b"", server=b"")
+    with pytest.raises(AuthenticationError, match="names no public keys"):
+        Participant.invited(proposal.encode(), PartyId(1), Policy(), pinned(IDENTITIES[PartyId(1)]))
+
+
+def test_what_one_session_suspended_no_other_resumes() -> None:
+    session = Sum(invitation("ckks", "threshold"))
+    known = session.peers[PartyId(1)]
+    participant, _ = Participant.invited(session.proposal.encode(), PartyId(1), Policy(), known)
+    data = participant.suspend()
+    other = invitation("ckks", "threshold", session=b"other").encode()
+    changed = data.replace(session.proposal.encode(), other)[:0] or data
+    assert changed == data
+    head = len(session.proposal.encode()) + 4
+    mixed = len(other).to_bytes(4, "big") + other + data[head:]
+    with pytest.raises(SecureFLError, match="another session"):
+        Participant.resume(mixed, known)
+    with pytest.raises(SecureFLError):
+        Participant.resume(data[:-1], known)
+    with pytest.raises((FaultyServerError, SecureFLError)):
+        Participant.resume(data + b"\0", known)
