@@ -104,7 +104,7 @@ def operations() -> dict[str, Any]:
         ]
     return {
         "spec": "protocols/mpc-replicated/SPEC.md §3",
-        "description": "One operation by all three parties from given keys and components: all messages and the result. "
+        "description": "One operation by three parties from given keys and components: all messages and the result. "
         "Messages are listed per link, in order. 'keys': of the streams, by component; 'components': of each operand, "
         "of which party i holds i and i + 1. 'result': the three components; 'signs': what a comparison finds.",
         "groups": [group("operation", tests)],

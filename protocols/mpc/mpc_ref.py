@@ -145,19 +145,76 @@ class Session:
             [(x0[i] + x1[i]) * (y0[i] + y1[i]) % RING for i in n],
         )
 
+    def product_of_sown(self, x: Value, y: Value) -> Value:
+        """Of a sown x: −x.zero is λ₀ already. y is opened beside it, and first."""
+        n = len(x.zero)
+        y0, y1, x1 = self.a.words(n), self.b.words(n), self.b.words(n)
+        zero = [(y.zero[i] + y0[i]) % RING for i in range(n)]
+        one = [(y.one[i] + y1[i]) % RING for i in range(n)] + [(x.one[i] + x1[i]) % RING for i in range(n)]
+        self.exchange(packed(zero), packed(one))
+        my, mx = [(zero[i] + one[i]) % RING for i in range(n)], one[n:]
+        x0 = [-word % RING for word in x.zero]
+        return Value(
+            [(mx[i] * (my[i] - y0[i]) - x0[i] * my[i]) % RING for i in range(n)],
+            [-(mx[i] * y1[i] + x1[i] * my[i]) % RING for i in range(n)],
+            [(x0[i] + x1[i]) * (y0[i] + y1[i]) % RING for i in range(n)],
+        )
+
+    def settle(self, values: list[Value]) -> list[Value]:
+        shares = self.deal(1, [(value.helper, 8, False) for value in values])
+        return [
+            Value(
+                [(w + s) % RING for w, s in zip(value.zero, s0, strict=True)],
+                [(w + s) % RING for w, s in zip(value.one, s1, strict=True)],
+                [0] * len(s0),
+            )
+            for value, (s0, s1) in zip(values, shares, strict=True)
+        ]
+
+    def product_of_truncated(self, operands: list[Value], places: int) -> Value:
+        """One operand: its square. Two: the first truncated, times the second, truncated too. §5.1."""
+        n = range(len(operands[0].zero))
+        opened = [self.open_truncated(operand, places) for operand in operands]
+        values = self.settle([value for value, _, _ in opened])
+        forms = []
+        for value, (_, c, r) in zip(values, opened, strict=True):
+            public = [((v >> places) - (OFFSET >> places)) % RING for v in c]
+            k = [(1 - (v >> 63)) << (64 - places) for v in c]
+            masks = [(public[i] - value.zero[i]) % RING for i in n], [-word % RING for word in value.one]
+            forms.append((public, masks, k, [v >> places for v in r], [v >> 63 for v in r]))
+        x, y = forms[0], forms[-1]
+        pairs = [(x, y)] if len(forms) == 1 else [(x, y), (y, x)]
+        width = 2 if places <= 16 else 4
+        dealt = self.deal(1, [([f[4][i] * g[3][i] for i in n], width, False) for f, g in pairs])
+        twice = 2 if len(forms) == 1 else 1
+        less = [
+            [sum(twice * f[2][i] * s[party][i] for (f, _), s in zip(pairs, dealt, strict=True)) for i in n]
+            for party in (0, 1)
+        ]
+        return Value(
+            [(x[0][i] * (y[0][i] - y[1][0][i]) - x[1][0][i] * y[0][i] - less[0][i]) % RING for i in n],
+            [(-(x[0][i] * y[1][1][i] + x[1][1][i] * y[0][i]) - less[1][i]) % RING for i in n],
+            [x[3][i] * y[3][i] % RING for i in n],
+        )
+
     # ---- §5.2 truncation
 
     def truncate(self, x: Value, places: int) -> Value:
+        return self.open_truncated(x, places)[0]
+
+    def open_truncated(self, x: Value, places: int) -> tuple[Value, Words, Words]:
+        """What comes out, with c and r."""
         c, r = self.open_value(x, OFFSET)
         width = 2 if places <= 16 else 4 if places <= 32 else 8
         ((s0, s1),) = self.deal(1, [([v >> 63 for v in r], width, False)])
         wrap = [(1 - (v >> 63)) << (64 - places) for v in c]
         n = range(len(c))
-        return Value(
+        value = Value(
             [((c[i] >> places) - (OFFSET >> places) + wrap[i] * s0[i]) % RING for i in n],
             [wrap[i] * s1[i] % RING for i in n],
             [-(r[i] >> places) % RING for i in n],
         )
+        return value, c, r
 
     # ---- §6 comparison
 

@@ -129,6 +129,10 @@ def operations() -> dict[str, Any]:
     halves = [0, 1, -1, 2**30, -(2**30), 3, 70000, -70000, 5]
     cases: list[tuple[str, str, list[list[int]], int]] = [
         ("product", "product", [edges, words("factor", 9)], 0),
+        ("product-of-sown", "product-of-sown", [edges, words("factor", 9)], 0),
+        ("square-of-truncated", "square-of-truncated", [edges], 24),
+        ("product-of-truncated-16", "product-of-truncated", [edges, edges[::-1]], 16),
+        ("product-of-truncated-32", "product-of-truncated", [edges, edges[::-1]], 32),
         ("truncate-16", "truncate", [edges], 16),
         ("truncate-24", "truncate", [edges], 24),
         ("truncate-40", "truncate", [edges], 40),
@@ -141,7 +145,7 @@ def operations() -> dict[str, Any]:
     tests: list[dict[str, Any]] = []
     for name, operation, operands, places in cases:
         tests.append(operation_test(name, operation, operands, places))
-    base = tests[1]
+    base = next(test for test in tests if test["id"] == "truncate-16")
     tests += [
         {
             "id": f"{kind}-{link.replace('>', '-to-')}",
@@ -157,7 +161,8 @@ def operations() -> dict[str, Any]:
         "spec": "protocols/mpc/SPEC.md §5",
         "description": "One operation by all three parties from given keys and shares: all messages, and the result. "
         "Messages are listed per link, in order. 'parts' are the servers' shares of each operand; the operands' helper "
-        "parts are zero. 'result' are the three parts; 'signs' what a comparison or relu finds.",
+        "parts are zero; of product-of-sown the helper knows server 0's part of the first. 'result' are the three "
+        "parts; 'signs' what a comparison or relu finds.",
         "groups": [group("operation", tests)],
     }
 
@@ -174,6 +179,10 @@ def operation_test(name: str, operation: str, operands: list[list[int]], places:
     signs: list[int] | None = None
     if operation == "product":
         result = session.product(*values)
+    elif operation == "product-of-sown":
+        result = session.product_of_sown(*values)
+    elif operation in {"square-of-truncated", "product-of-truncated"}:
+        result = session.product_of_truncated(values, places)
     elif operation == "truncate":
         result = session.truncate(values[0], places)
     elif operation == "negative":
@@ -212,7 +221,12 @@ def signs_of(session: ref.Session, c: list[int], r: list[int]) -> list[int]:
 def check(operation: str, operands: list[list[int]], places: int, result: ref.Value) -> None:
     """The reference against integers."""
     got = [v - ref.RING if v >= ref.RING // 2 else v for v in result.total()]
-    if operation == "product":
+    if operation.startswith("product-of-truncated") or operation == "square-of-truncated":
+        ends = [[v >> places, (v >> places) + 1] for v in operands[0]]
+        others = ends if len(operands) == 1 else [[v >> places, (v >> places) + 1] for v in operands[1]]
+        for g, a, b in zip(got, ends, others, strict=True):
+            assert g % ref.RING in {u * v % ref.RING for u in a for v in b}, (operation, g, a, b)
+    elif operation in {"product", "product-of-sown"}:
         assert [v % ref.RING for v in got] == [x * y % ref.RING for x, y in zip(*operands, strict=True)]
     elif got:
         exact = operands[0] if len(operands) == 1 else [x * y for x, y in zip(*operands, strict=True)]

@@ -1,6 +1,7 @@
 """Reference for protocols/shared/SPEC.md: the shared sum, role by role. Clarity before speed; no code of securefl/.
 
-Every random byte is an argument. Vectors of one range only; segments are those of the compression reference.
+Every random byte is an argument. Vectors of one range, or nested shells (shells SPEC §8); segments are those of the
+compression reference.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Params:
     model_hash: bytes
     suite: str
     encoding: bytes = b""
+    shells: tuple[tuple[int, ...], tuple[int, ...], int] | None = None  # sizes, tiers, least number of holders
 
     @cached_property
     def context(self) -> bytes:
@@ -55,12 +57,45 @@ class Params:
         numbers = [u32(self.threshold), self.dimension.to_bytes(8, "big"), self.max_value.to_bytes(8, "big")]
         ids = b"".join(map(u32, self.clients))
         fields = [b"shared", self.session, u32(self.round), bytes([SUITES[self.suite][0]]), *numbers, ids]
-        extra = [b"", self.encoding] if self.encoding else []
+        extra = [b"", self.encoding] if self.encoding or self.shells else []
+        if self.shells:
+            sizes, tiers, least = self.shells
+            lengths = b"".join(size.to_bytes(8, "big") for size in sizes)
+            extra.append(u32(least) + bytes([len(sizes)]) + lengths + bytes(tiers))
         return tuple_hash("securefl/v1/context", *fields, self.model_hash, *extra)
+
+    def tier(self, client: int) -> int:
+        return self.shells[1][self.clients.index(client)] if self.shells else 1
+
+    @property
+    def parts(self) -> list[tuple[int, int, int]]:
+        """``(integers, largest integer, clients)`` of each shell; of the whole vector without shells."""
+        if not self.shells:
+            return [(self.dimension, self.max_value, len(self.clients))]
+        sizes, tiers, _ = self.shells
+        counts = [sum(tier > at for tier in tiers) for at in range(len(sizes))]
+        return [(size, self.max_value, max(1, count)) for size, count in zip(sizes, counts, strict=True)]
+
+    def words_of(self, tier: int) -> int:
+        return sum(lane_sizes(*part)[2] for part in self.parts[:tier])
 
     @property
     def words(self) -> int:
-        return lane_sizes(self.dimension, self.max_value, len(self.clients))[2]
+        return self.words_of(len(self.parts))
+
+    def open_parts(self, survivors: list[int]) -> list[int]:
+        """Shells SPEC §4: the parts that are opened, from 0."""
+        if not self.shells:
+            return [0]
+        found: list[int] = []
+        last: set[int] = set()
+        for at in range(len(self.parts)):
+            holding, least = {who for who in survivors if self.tier(who) > at}, self.shells[2]
+            gone = last - holding if found else set()
+            if len(holding) >= least and (not gone or len(gone) >= least):
+                found.append(at)
+                last = holding
+        return found
 
     @property
     def box(self) -> int:
@@ -84,7 +119,8 @@ class Params:
 
     def share(self, client: int, seed: bytes) -> list[int]:
         """SPEC §4.1: the second server's share of a client's words."""
-        return stream(derive(seed, LABEL + "share-stream", self.context, u32(client), length=16), self.words)
+        key = derive(seed, LABEL + "share-stream", self.context, u32(client), length=16)
+        return stream(key, self.words_of(self.tier(client)))
 
     def info(self, client: int) -> bytes:
         """SPEC §4.2."""
@@ -99,13 +135,22 @@ def bytes_words(body: bytes) -> list[int]:
     return [int.from_bytes(body[at : at + 8], "little") for at in range(0, len(body), 8)]
 
 
+def added(total: list[int], words: list[int]) -> list[int]:
+    """``words`` added to the first of ``total``."""
+    return [(a + b) % WORD for a, b in zip(total, words, strict=False)] + total[len(words) :]
+
+
 def client(p: Params, me: int, key_frame: bytes, values: list[int], seed: bytes, randomness: bytes) -> list[bytes]:
     """SPEC §5.2: the client's two frames, from the server's one."""
     _, sender, key = p.opened(key_frame, me, KEY)
     need(sender == SERVER, "FaultyServerError", "only the server speaks to clients")
     need(len(key) == SUITES[p.suite][1], "DecodeError", "another length")
     share = p.share(me, seed)
-    first = [(word - mine) % WORD for word, mine in zip(pack(values, p.max_value, len(p.clients)), share, strict=True)]
+    words, at = [], 0
+    for size, largest, holders in p.parts[: p.tier(me)]:
+        words += pack(values[at : at + size], largest, holders)
+        at += size
+    first = [(word - mine) % WORD for word, mine in zip(words, share, strict=True)]
     box = seal(p.suite, key, seed, p.info(me), randomness)
     return [p.frame(SEED, me, SERVER, box), p.frame(INPUT, me, SERVER, words_bytes(first))]
 
@@ -135,12 +180,13 @@ class Second:
         for who, box in boxes.items():
             try:
                 share = p.share(who, unseal(p.suite, self.key_seed, box, p.info(who)))
-                total = [(a + b) % WORD for a, b in zip(total, share, strict=True)]
+                total = added(total, share)
             except ValueError:
                 blamed.append(who)
         if blamed:
             return p.frame(BLAMED, SECOND, SERVER, u32(len(blamed)) + b"".join(map(u32, blamed)))
-        return p.frame(SUM_SHARE, SECOND, SERVER, words_bytes(total))
+        answer = [word for at in p.open_parts(ids) for word in total[p.words_of(at) : p.words_of(at + 1)]]
+        return p.frame(SUM_SHARE, SECOND, SERVER, words_bytes(answer))
 
 
 class First:
@@ -168,8 +214,19 @@ class First:
             )
             need(ok, "DecodeError", "not a list of clients")
         else:
-            need(len(body) == p.limits(kind)[kind], "DecodeError", "another length")
+            need(len(body) == self.length(kind, sender), "DecodeError", "another length")
         self.got[sender, kind] = body
+
+    def survivors(self) -> list[int]:
+        return [who for who in self.p.clients if (who, SEED) in self.got and (who, INPUT) in self.got]
+
+    def length(self, kind: int, sender: int) -> int:
+        p = self.p
+        if kind == INPUT:
+            return 8 * p.words_of(p.tier(sender))
+        if kind == SUM_SHARE:
+            return 8 * sum(p.words_of(at + 1) - p.words_of(at) for at in p.open_parts(self.survivors()))
+        return p.limits(kind)[kind]
 
     def close(self) -> list[bytes] | tuple[list[int], list[int]]:
         p, got = self.p, self.got
@@ -177,7 +234,7 @@ class First:
         if self.exchange == 1:
             need((SECOND, ADVERTISE_KEY) in got, "LostPartyError", "no key")
             return [p.frame(KEY, SERVER, who, got[SECOND, ADVERTISE_KEY]) for who in p.clients]
-        survivors = [who for who in p.clients if (who, SEED) in got and (who, INPUT) in got]
+        survivors = self.survivors()
         if self.exchange == 2:
             need(len(survivors) >= p.threshold, "TooFewClientsError", "too few are left")
             body = u32(len(survivors)) + b"".join(u32(who) + got[who, SEED] for who in survivors)
@@ -187,12 +244,22 @@ class First:
             blamed = [int.from_bytes(body[at : at + 4], "big") for at in range(4, len(body), 4)]
             raise Fault("FaultyClientError", "sealed seeds do not open", *blamed)
         need((SECOND, SUM_SHARE) in got, "LostPartyError", "no answer")
-        vectors = [got[who, INPUT] for who in survivors] + [got[SECOND, SUM_SHARE]]
-        total = [sum(column) % WORD for column in zip(*map(bytes_words, vectors), strict=True)]
-        try:
-            values = unpack(total, p.dimension, p.max_value, len(p.clients))
-        except EncodingError:
-            raise Fault("FaultyClientError", "not a sum of packed vectors", *survivors) from None
-        within = max(values) <= len(survivors) * p.max_value
-        need(within, "FaultyClientError", "more than the survivors can have given", *survivors)
+        total, answer = [0] * p.words, bytes_words(got[SECOND, SUM_SHARE])
+        for who in survivors:
+            total = added(total, bytes_words(got[who, INPUT]))
+        values: list[int] = []
+        for at, part in enumerate(p.parts):
+            if at not in p.open_parts(survivors):
+                values += [0] * part[0]
+                continue
+            piece = total[p.words_of(at) : p.words_of(at + 1)]
+            piece, answer = added(piece, answer[: len(piece)]), answer[len(piece) :]
+            try:
+                sums = unpack(piece, *part)
+            except EncodingError:
+                raise Fault("FaultyClientError", "not a sum of packed vectors", *survivors) from None
+            holding = sum(p.tier(who) > at for who in survivors)
+            within = max(sums) <= holding * p.max_value
+            need(within, "FaultyClientError", "more than the survivors can have given", *survivors)
+            values += sums
         return values, survivors

@@ -15,10 +15,18 @@ SESSIONS = {
     "one-drops": ("client 2 shares its seed and never sends its vector", "x25519", (1, 2, 5), 7, 2**16 - 2, 2, (2,)),
     "hybrid": ("the hybrid suite, two clients", "mlkem768-x25519", (3, 9), 4, 255, 2, ()),
 }
+_SHELLS = ((3, 4, 2), (3, 1, 2, 3, 2, 1), 2)
+#: Nested shells, shells SPEC §8: the same cohort, other survivors.
+NESTED = {
+    "shells": ("three shells, nobody drops: all are opened", ()),
+    "top-closed": ("one client is left that holds shell 3: the second server keeps its share of it", (5,)),
+}
 
 
 def files() -> dict[str, Any]:
     played = {name: play(name, *given) for name, given in SESSIONS.items()}
+    for name, (comment, dropped) in NESTED.items():
+        played[name] = play(name, comment, "x25519", (1, 2, 3, 5, 8, 9), 9, 1000, 3, dropped, _SHELLS)
     return {"vectors/params.json": params(), "vectors/roles.json": roles(played), "vectors/faults.json": faults(played)}
 
 
@@ -51,6 +59,10 @@ def of(suite: str, clients: tuple[int, ...], dimension: int, max_value: int, thr
 def described(p: Params) -> dict[str, Any]:
     values = {**asdict(p), "clients": list(p.clients), "max_value": str(p.max_value)}
     values |= {name: values[name].hex() for name in ("session", "model_hash", "encoding")}
+    del values["shells"]
+    if p.shells:
+        sizes, tiers, least = p.shells
+        values["shells"] = {"sizes": list(sizes), "tiers": list(tiers), "minimum_holders": least}
     return values
 
 
@@ -62,6 +74,7 @@ def params() -> dict[str, Any]:
         "round": ("another round", of("x25519", (1, 2, 5), 7, 65534, 2, round=4)),
         "threshold": ("another threshold", of("x25519", (1, 2, 5), 7, 65534, 3)),
         "encoding": ("with a hash of the encoding", of("x25519", (1, 2, 5), 7, 65534, 2, encoding=bytes(32))),
+        "shells": ("two nested shells", of("x25519", (1, 2, 5), 7, 65534, 2, shells=((3, 4), (1, 2, 2), 2))),
     }
     tests: list[dict[str, Any]] = [
         {"id": name, "comment": comment, "input": described(p), "expected": {"context": p.context.hex()}}
@@ -74,6 +87,14 @@ def params() -> dict[str, Any]:
         "threshold-beyond": ("more than there are clients", {"threshold": 4}),
         "no-headroom": ("three such values do not fit a word", {"max_value": str(2**63)}),
         "ids-twice": ("a client twice", {"clients": [1, 2, 2]}),
+        "shells-of-another-size": (
+            "shells that do not add up to the dimension",
+            {"shells": {"sizes": [3, 3], "tiers": [1, 2, 2], "minimum_holders": 2}},
+        ),
+        "holders-beyond-the-threshold": (
+            "what everybody holds could stay closed",
+            {"shells": {"sizes": [3, 4], "tiers": [1, 2, 2], "minimum_holders": 3}},
+        ),
     }
     tests += [
         {
@@ -101,9 +122,10 @@ def play(
     max_value: int,
     threshold: int,
     dropped: tuple[int, ...],
+    shells: tuple[tuple[int, ...], tuple[int, ...], int] | None = None,
 ) -> dict[str, Any]:
     """One session: what each role was given and what it sent, and the result."""
-    p = of(suite, clients, dimension, max_value, threshold)
+    p = of(suite, clients, dimension, max_value, threshold, shells=shells)
     second, first = Second(p, drawn(f"{name}/key", 32)), First(p)
     advertised = second.start()
     first.receive(advertised)
@@ -113,6 +135,7 @@ def play(
         raw = drawn(f"{name}/{who}/values", 4 * dimension)
         values = [int.from_bytes(raw[4 * i : 4 * i + 4], "big") % (max_value + 1) for i in range(dimension)]
         values[:2] = [0, max_value]
+        values = values[: sum(size for size, _, _ in p.parts[: p.tier(who)])]
         seed = drawn(f"{name}/{who}/seed", 32)
         frames = client(p, who, key, values, seed, drawn(f"{name}/{who}/seal", 32 if suite == "x25519" else 64))
         inputs[who] = {"values": values, "seed": seed, "key": key, "frames": frames}
@@ -124,7 +147,13 @@ def play(
     first.receive(share)
     total, survivors = first.close()
     kept = [inputs[who]["values"] for who in survivors]
-    if total != [sum(column) for column in zip(*kept, strict=True)] or set(survivors) != set(clients) - set(dropped):
+    plain = [sum(own[at] for own in kept if at < len(own)) for at in range(dimension)]
+    at = 0
+    for part, (size, _, _) in enumerate(p.parts):
+        if part not in p.open_parts(survivors):
+            plain[at : at + size] = [0] * size
+        at += size
+    if total != plain or set(survivors) != set(clients) - set(dropped):
         raise AssertionError(name)
     return {
         "p": p,
@@ -330,6 +359,7 @@ def faults(played: dict[str, Any]) -> dict[str, Any]:
         entry = {"role": "first", "tokens": [], "seals": [], "steps": given}
         tests.append(fault(name, comment, "three-of-three-first", entry, error, blamed))
 
+    groups = [{"operation": "play", "params": described(p), "tests": tests}, nested_faults(played["top-closed"])]
     given = session["inputs"][1]
     client_cases = {
         "key-from-a-client": (
@@ -355,8 +385,30 @@ def faults(played: dict[str, Any]) -> dict[str, Any]:
             "As roles.json; the last of input.steps is refused, or ends the session, with error.type; error.blamed are "
             "the clients that the error names. All steps before it are accepted."
         ),
-        "groups": [{"operation": "play", "params": described(p), "tests": tests}],
+        "groups": groups,
     }
+
+
+def nested_faults(session: dict[str, Any]) -> dict[str, Any]:
+    p, stream, share = session["p"], session["first"], session["share"]
+    vector = stream[2][56:-16]  # of client 1, which holds all shells
+    less = p.frame(ref.INPUT, 1, 0, vector[: 8 * p.words_of(2)])
+    more = p.frame(ref.SUM_SHARE, ref.SECOND, 0, share[56:-16] + bytes(8 * (p.words - p.words_of(2))))
+    c = None
+    cases = {
+        "vector-of-another-tier": ("client 1 leaves out its third shell", [stream[0], c, stream[1], less]),
+        "share-of-a-closed-shell": ("the second server's share of it too", [*[stream[0], c], *stream[1:-1], c, more]),
+    }
+    tests = []
+    for name, (comment, steps) in cases.items():
+        first = First(p)
+        expect_fault(name, "DecodeError", [], [first.close if s is None else partial(first.receive, s) for s in steps])
+        given = [{"do": "start"}] + [
+            {"do": "close"} if s is None else {"do": "receive", "frame": s.hex()} for s in steps
+        ]
+        entry = {"role": "first", "tokens": [], "seals": [], "steps": given}
+        tests.append(fault(name, comment, "top-closed-first", entry, "DecodeError", []))
+    return {"operation": "play", "params": described(p), "tests": tests}
 
 
 def answered(second: Second, request: bytes) -> bytes:

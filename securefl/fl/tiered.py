@@ -107,7 +107,7 @@ class ShellCoder:
 
 @dataclass
 class TieredAggregator:
-    """The :class:`~securefl.fl.interfaces.Aggregator` of a simulated run with tiers, masked or plain.
+    """The :class:`~securefl.fl.interfaces.Aggregator` of a simulated run with tiers.
 
     ``plan``: the tiers and slices. ``minimum_holders``: no shell is opened over fewer survivors, at least 2 and at most
     the threshold. The others: see :class:`~securefl.fl.aggregators.ProtectedAggregator`.
@@ -124,8 +124,8 @@ class TieredAggregator:
     session: bytes = field(default_factory=lambda: os.urandom(16))
 
     def __post_init__(self) -> None:
-        if self.protection.name not in ("plain", "masked"):
-            raise ConfigurationError(f"shells are summed masked or plain, not {self.protection.name}")
+        if self.protection.name not in ("plain", "masked", "shared"):
+            raise ConfigurationError(f"shells are summed masked, shared or plain, not {self.protection.name}")
 
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
         """One round. Raises what the session ended with; :class:`TooFewClientsError` leaves the run going."""

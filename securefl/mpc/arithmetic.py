@@ -14,7 +14,7 @@ from securefl.errors import InvalidInputError
 from securefl.mpc.fixed import FRACTION, HEADROOM_BITS, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.party import Party, Piece
-from securefl.mpc.shared import Masked, Shared
+from securefl.mpc.shared import Cut, Masked, Shared
 
 __all__ = [
     "bilinear",
@@ -184,10 +184,9 @@ def truncate(x: Shared, places: int = FRACTION) -> Shared:
         part <<= np.uint64(64 - places)
         part *= top
         if party.me == 0:
-            opened >>= np.uint64(places)
-            part += opened
+            part += opened >> np.uint64(places)
             part -= np.uint64(1 << (HEADROOM_BITS - places))
-    return Shared(party, x.shape, x.fraction - places, part, unsettled=True)
+    return Shared(party, x.shape, x.fraction - places, part, unsettled=True, cut=Cut(opened, places))
 
 
 # ---- results

@@ -195,7 +195,7 @@ class Service:
     def _forget_forms(self) -> None:
         """No mask from before is used from here on, nor one that a client chose."""
         for tensor in self._held():
-            tensor.opened = tensor.sown = None
+            tensor.opened, tensor.sown, tensor.cut = None, None, None
 
     def _audit(self, command: dict[str, Any], _: memoryview) -> bytes:
         data = command["command"].encode()

@@ -25,7 +25,7 @@ from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.party import Party
 
-__all__ = ["Masked", "Shared", "Sown", "concatenate", "public", "stack"]
+__all__ = ["Cut", "Masked", "Shared", "Sown", "concatenate", "public", "stack"]
 
 View = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -75,14 +75,42 @@ class Sown:
         return "<Sown>"
 
 
+@dataclass(slots=True, eq=False)
+class Cut:
+    """What a truncation opened: as good as an opened form where elements are multiplied (``securefl.mpc.chained``).
+
+    ``opened``: at the servers c, at the helper r; ``places`` were dropped. ``sign`` and ``plus`` say what was done
+    since: the tensor is ``sign`` times what came out, and ``plus`` (at the servers).
+    """
+
+    opened: Words
+    places: int
+    sign: int = 1
+    plus: Words | None = None
+
+    def view(self, view: View) -> Cut:
+        return Cut(view(self.opened), self.places, self.sign, None if self.plus is None else view(self.plus))
+
+    def negated(self) -> Cut:
+        return Cut(self.opened, self.places, -self.sign, None if self.plus is None else np.negative(self.plus))
+
+    def added(self, words: Words) -> Cut:
+        """Plus public words that broadcast to the shape."""
+        plus = np.broadcast_to(words if self.plus is None else self.plus + words, self.opened.shape)
+        return Cut(self.opened, self.places, self.sign, plus)
+
+    def __repr__(self) -> str:
+        return "<Cut>"
+
+
 class Shared:
-    """A secret tensor. ``fraction``: its binary places. ``sown``: see :class:`Sown`.
+    """A secret tensor. ``fraction``: its binary places. ``sown``, ``cut``: see :class:`Sown`, :class:`Cut`.
 
     Operators: ``+ -`` with another of the same fraction, or with public real numbers; ``* int`` by a public integer;
     indexing, ``reshape``, ``T``, ``sum``. Shapes broadcast as in numpy. Products: :mod:`securefl.mpc.arithmetic`.
     """
 
-    __slots__ = ("fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
+    __slots__ = ("cut", "fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
     __array_ufunc__ = None  # numpy must not take a Shared for an object scalar
 
     def __init__(
@@ -95,6 +123,7 @@ class Shared:
         unsettled: bool = False,
         second: Words | None = None,
         sown: Sown | None = None,
+        cut: Cut | None = None,
     ) -> None:
         self.party = party
         self.shape = tuple(shape)
@@ -108,6 +137,7 @@ class Shared:
         self.second = second
         self.opened = opened
         self.sown = sown
+        self.cut = cut
         self.unsettled = second is None if party.replicated else unsettled
 
     @property
@@ -157,7 +187,10 @@ class Shared:
         elif me == 0:
             second = second + words
         part, second = (None if half is None else _spread(half, shape) for half in (part, second))
-        return Shared(self.party, shape, self.fraction, part, None, self.unsettled, second)
+        result = Shared(self.party, shape, self.fraction, part, None, self.unsettled, second)
+        if self.cut is not None and shape == self.shape:
+            result.cut = self.cut if self.party.is_helper else self.cut.added(words)
+        return result
 
     def __add__(self, other: Shared | ArrayLike) -> Shared:
         if isinstance(other, Shared):
@@ -175,7 +208,9 @@ class Shared:
         return -self + other
 
     def __neg__(self) -> Shared:
-        return self.linear(np.negative, self.shape)
+        result = self.linear(np.negative, self.shape)
+        result.cut = None if self.cut is None else self.cut.negated()
+        return result
 
     def __mul__(self, factor: int | NDArray[np.integer[Any]]) -> Shared:
         """Times public integers; the fraction stays."""
@@ -190,7 +225,9 @@ class Shared:
 
     def with_fraction(self, fraction: int) -> Shared:
         """The same ring elements read with another number of binary places: times a power of two, for free."""
-        return Shared(self.party, self.shape, fraction, self.part, self.opened, self.unsettled, self.second, self.sown)
+        return Shared(
+            self.party, self.shape, fraction, self.part, self.opened, self.unsettled, self.second, self.sown, self.cut
+        )
 
     def widen(self, places: int) -> Shared:
         """``places`` more binary places: the same value, its integer times 2^places."""
@@ -212,7 +249,8 @@ class Shared:
         second = None if self.second is None else view(self.second)
         own = None if self.part is None else part
         sown = None if self.sown is None else self.sown.view(view)
-        return Shared(self.party, part.shape, self.fraction, own, opened, self.unsettled, second, sown)
+        cut = None if self.cut is None else self.cut.view(view)
+        return Shared(self.party, part.shape, self.fraction, own, opened, self.unsettled, second, sown, cut)
 
     def __getitem__(self, index: Any) -> Shared:
         return self.view(lambda array: np.asarray(array[index]))

@@ -20,11 +20,16 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 from securefl.dp import central, cohort, distributed, local
+from securefl.encoding.quantize import Quantized
 from securefl.errors import ConfigurationError
 from securefl.fl import dpsgd, privacy
 from securefl.fl.config import parse
+from securefl.fl.interfaces import Contribution
+from securefl.fl.privacy import NoisyCoder
 from securefl.fl.runner import Run
+from securefl.machine import SumResult
 from securefl.testing import SeededEntropy
+from securefl.types import Tensors
 
 Sections = Mapping[str, Mapping[str, Any]]
 
@@ -98,6 +103,19 @@ def _seeded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (central, cohort, distributed, local, dpsgd, privacy):
             patch.setattr(module, "SystemEntropy", lambda: _SOURCE[0])
+        # by client and round, since a client that drops out before its vector draws nothing
+        encode, decode = NoisyCoder.encode, NoisyCoder.decode
+
+        def encoded(self: NoisyCoder, contribution: Contribution) -> Quantized:
+            _SOURCE[0] = SeededEntropy(contribution.seed)
+            return encode(self, contribution)
+
+        def decoded(self: NoisyCoder, result: SumResult) -> tuple[Tensors, int]:
+            _SOURCE[0] = SeededEntropy(result.values[:4].tobytes())
+            return decode(self, result)
+
+        patch.setattr(NoisyCoder, "encode", encoded)
+        patch.setattr(NoisyCoder, "decode", decoded)
         yield
 
 

@@ -16,7 +16,7 @@ from securefl.mpc.graph import Graph
 from securefl.mpc.operations import mul, negative, relu_and_sign, reveal_bits, truncate
 from securefl.mpc.party import Party
 from securefl.mpc.service import decode_command
-from securefl.mpc.shared import Shared
+from securefl.mpc.shared import Shared, Sown
 from securefl.primitives.prg import Keystream
 from securefl.wire import Buffer
 
@@ -104,6 +104,11 @@ def at_all_parties(work: Callable[[int], T]) -> list[T]:
 def _run(party: Party, operation: str, places: int, operands: list[Shared]) -> tuple[Shared | None, list[int] | None]:
     if operation == "product":
         return mul(operands[0], operands[1]), None
+    if operation == "product-of-sown":
+        return mul(operands[0], operands[1]), None
+    if operation in {"square-of-truncated", "product-of-truncated"}:
+        cut = [truncate(operand, places) for operand in operands]
+        return mul(cut[0], cut[-1]), None
     if operation == "truncate":
         return truncate(operands[0], places), None
     if operation == "negative":
@@ -129,6 +134,8 @@ def _operation(case: Case) -> None:
         for parts in given["parts"]:
             part = None if me == HELPER else words_of(parts[me])
             operands.append(Shared(party, (len(parts[0]),), 62, part))
+        if given["operation"] == "product-of-sown":
+            operands[0].sown = Sown(words_of(given["parts"][0][0]) if me == HELPER else None)
         try:
             return _run(party, given["operation"], given["places"], operands)
         finally:

@@ -9,7 +9,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from securefl.audit.checks import Case, Mismatch, expect, refused
-from securefl.machine import Aborted, ClientRole, Completed, Event, RoundContext, Segment, Send, ServerRole, SumResult
+from securefl.machine import (
+    Aborted,
+    ClientRole,
+    Completed,
+    Event,
+    RoundContext,
+    Segment,
+    Send,
+    ServerRole,
+    Shells,
+    SumResult,
+)
 from securefl.primitives.kem import PublicKey
 from securefl.types import PartyId
 
@@ -18,6 +29,7 @@ __all__ = ["Replay", "check_params", "context_of", "play"]
 
 def context_of(given: Mapping[str, Any]) -> RoundContext:
     """The round of a vector. Raises :class:`~securefl.errors.ConfigurationError` when it cannot work."""
+    shells = given.get("shells")
     return RoundContext(
         session=bytes.fromhex(given["session"]),
         round=given["round"],
@@ -28,6 +40,7 @@ def context_of(given: Mapping[str, Any]) -> RoundContext:
         model_hash=bytes.fromhex(given["model_hash"]),
         encoding=bytes.fromhex(given["encoding"]),
         segments=tuple(Segment(size, int(top), *window) for size, top, *window in given.get("segments", ())),
+        shells=shells and Shells(tuple(shells["sizes"]), tuple(shells["tiers"]), shells["minimum_holders"]),
     )
 
 

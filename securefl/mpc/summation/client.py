@@ -59,14 +59,16 @@ class SharedClient(Machine):
         return ()
 
     def provide(self, values: IntegerVector) -> Sequence[Event]:
-        """Give the integers: uint64[dimension], each <= max_value. Once, after ``start``; the array may be reused.
+        """Give the integers: uint64[dimension], each <= max_value; with shells, those of the shells that this client
+        holds. Once, after ``start``; the array may be reused.
 
         Raises :class:`InvalidInputError` for values that do not fit; the session goes on and waits for others.
         """
         if self.state in (State.NEW, State.FINISHED) or self._packed is not None:
             raise LocalProtocolError("the input is given once, after start; one object serves one session")
-        self._params.lanes.check(values)
-        self._packed = self._params.lanes.pack(values)
+        packing, tier = self._params.packing, self._params.tier(self._me)
+        packing.check(values, tier)
+        self._packed = packing.pack(values, tier)
         return self._share() if self.state is State.KEYED else ()
 
     def receive(self, frame: Buffer) -> Sequence[Event]:

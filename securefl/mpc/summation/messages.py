@@ -56,10 +56,10 @@ def exact(kind: Kind, body: memoryview, params: Params) -> bytes:
     return bytes(body)
 
 
-def vector_of(kind: Kind, body: memoryview, params: Params) -> RingVector:
-    """uint64[W], a view of the frame (INPUT, SUM_SHARE): little-endian words."""
-    if body.nbytes != params.vector_bytes:
-        raise DecodeError(f"{kind.name} has {params.vector_bytes} bytes, got {body.nbytes}")
+def vector_of(kind: Kind, body: memoryview, words: int) -> RingVector:
+    """uint64[words], a view of the frame (INPUT, SUM_SHARE), little-endian. Raises DecodeError for another length."""
+    if body.nbytes != 8 * words:
+        raise DecodeError(f"{kind.name} has {8 * words} bytes, got {body.nbytes}")
     return np.frombuffer(body, dtype="<u8")
 
 

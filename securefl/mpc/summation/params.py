@@ -1,12 +1,16 @@
-"""What one session of the shared sum is about, and the keys of its shares. SPEC: protocols/shared/SPEC.md §3, §4."""
+"""What one session of the shared sum is about, and the keys of its shares. SPEC: protocols/shared/SPEC.md §3, §4.
+
+With nested shells (protocols/shells/SPEC.md §8) a client of tier t has the first words of the vector.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from securefl.encoding.packing import Packing
+from securefl.encoding.shells import ShellPacking
 from securefl.errors import ConfigurationError
 from securefl.machine import RoundContext
 from securefl.primitives.kdf import Label, derive, info_bytes, tuple_hash
@@ -30,7 +34,7 @@ class Params:
     """A round's context and the suite of the boxes, checked.
 
     Raises :class:`ConfigurationError` for fewer than two clients, a client with the second server's id, a threshold
-    outside 2 to n, or integers whose sum does not fit its lanes.
+    outside 2 to n, shells with more minimum_holders than it, or integers whose sum does not fit its lanes.
     """
 
     context: RoundContext
@@ -44,12 +48,38 @@ class Params:
             raise ConfigurationError(f"id {SECOND_SERVER} is the second server's: give the client another")
         if not 2 <= threshold <= len(clients):
             raise ConfigurationError(f"the threshold must be 2 to {len(clients)}, got {threshold}")
-        _ = self.lanes  # raises when the sum does not fit
+        shells = self.context.shells
+        if shells is not None and shells.minimum_holders > threshold:
+            raise ConfigurationError(
+                f"minimum_holders = {shells.minimum_holders} is more than the threshold, {threshold}: what everybody "
+                "holds could stay closed"
+            )
+        _ = self.packing  # raises when the sum does not fit
 
     @cached_property
-    def lanes(self) -> Packing:
-        """How the integers are packed; headroom is for the whole invited cohort."""
-        return Packing.of_context(self.context)
+    def packing(self) -> ShellPacking:
+        """How the integers are packed; headroom is for all invited holders."""
+        return ShellPacking.of_context(self.context)
+
+    @cached_property
+    def _tiers(self) -> dict[ClientId, int]:
+        shells, clients = self.context.shells, self.context.clients
+        return dict(zip(clients, (1,) * len(clients) if shells is None else shells.tiers, strict=True))
+
+    def tier(self, client: ClientId) -> int:
+        """Of an invited client; 1 without shells."""
+        return self._tiers[client]
+
+    def words_of(self, client: ClientId) -> int:
+        """Words of a client's vector: the first of the whole."""
+        return self.packing.words_of(self.tier(client))
+
+    def opened(self, survivors: Collection[ClientId]) -> tuple[tuple[int, int], ...]:
+        """The words that are opened over ``survivors``, as ``(first, one past the last)``; all without shells."""
+        shells = self.context.shells
+        if shells is None:
+            return self.packing.ranges
+        return tuple(self.packing.ranges[shell - 1] for shell in shells.opened([self._tiers[c] for c in survivors]))
 
     @cached_property
     def context_hash(self) -> bytes:
@@ -78,7 +108,8 @@ class Params:
 
     @property
     def vector_bytes(self) -> int:
-        return 8 * self.lanes.words
+        """Of the whole vector."""
+        return 8 * self.packing.words
 
     @property
     def box_bytes(self) -> int:

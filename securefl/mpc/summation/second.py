@@ -129,18 +129,23 @@ class SecondServer(Machine):
             self._advance("refuse")
             reason = f"the server asks for a sum over {len(request.boxes)} clients; the least is {self._minimum}"
             return [Aborted(TooFewClientsError(reason), (SERVER,))]
-        keys, blamed = self._open(request, key)
+        keys, blamed = self._open(request, key)  # by the words of the client's vector
         if blamed:
             self._advance("refuse")
             error = FaultyClientError("sealed seeds do not open", blamed)
             return [self._send(Kind.BLAMED, Blamed(blamed).encode()), Aborted(error, blamed)]
         self._advance("SUM_REQUEST")
-        total = np.zeros(params.lanes.words, dtype=np.uint64)
-        accumulate(total, keys)
+        total = np.zeros(params.packing.words, dtype=np.uint64)
+        for words, some in keys.items():
+            accumulate(total[:words], some)
+        opened = params.opened(request.boxes)
+        if opened != params.packing.ranges:  # what stays closed does not leave this server
+            total = np.concatenate([total[low:high] for low, high in opened])
         return [self._send(Kind.SUM_SHARE, vector_body(total)), Completed()]
 
-    def _open(self, request: SumRequest, key: PrivateKey) -> tuple[list[bytes], tuple[ClientId, ...]]:
-        keys, blamed = [], []
+    def _open(self, request: SumRequest, key: PrivateKey) -> tuple[dict[int, list[bytes]], tuple[ClientId, ...]]:
+        keys: dict[int, list[bytes]] = {}
+        blamed = []
         for client, box in request.boxes.items():
             try:
                 seed = unseal(key, box, self._params.box_info(client))
@@ -150,7 +155,7 @@ class SecondServer(Machine):
             if len(seed) != SEED_BYTES:  # pragma: no cover - the box has one length
                 blamed.append(client)
                 continue
-            keys.append(self._params.share_key(client, seed))
+            keys.setdefault(self._params.words_of(client), []).append(self._params.share_key(client, seed))
         return keys, tuple(blamed)
 
     def _send(self, kind: Kind, body: Buffer) -> Send:

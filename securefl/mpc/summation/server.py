@@ -66,7 +66,7 @@ class FirstServer(Machine):
         self._boxes: dict[ClientId, bytes] = {}
         self._waiting: dict[ClientId, RingVector] = {}  # shares that came before their sealed seed
         self._added: set[ClientId] = set()
-        self._total: RingVector = np.zeros(params.lanes.words, dtype=np.uint64)
+        self._total: RingVector = np.zeros(params.packing.words, dtype=np.uint64)
         self._answer: RingVector | Blamed | None = None
 
     @property
@@ -133,13 +133,14 @@ class FirstServer(Machine):
                 if sender in self._waiting:
                     self._add(sender, self._waiting.pop(sender))
             case Kind.INPUT:
-                words = vector_of(kind, body, params)
+                words = vector_of(kind, body, params.words_of(sender))
                 if sender in self._boxes:
                     self._add(sender, words)
                 else:
                     self._waiting[sender] = words
             case Kind.SUM_SHARE:
-                self._answer = vector_of(kind, body, params)
+                opened = params.opened(self._added)
+                self._answer = vector_of(kind, body, sum(high - low for low, high in opened))
             case _:
                 blamed = Blamed.decode(body, params)
                 if not self._added.issuperset(blamed.clients):
@@ -147,7 +148,8 @@ class FirstServer(Machine):
                 self._answer = blamed
 
     def _add(self, client: ClientId, words: RingVector) -> None:
-        np.add(self._total, words, out=self._total)
+        held = self._total[: words.size]
+        np.add(held, words, out=held)
         self._added.add(client)
 
     def _publish_key(self) -> Sequence[Event]:
@@ -173,9 +175,12 @@ class FirstServer(Machine):
         if isinstance(answer, Blamed):
             words = "the second server says that the sealed seeds of these clients do not open"
             return self._fail(FaultyClientError(words, answer.clients), answer.clients)
-        np.add(self._total, answer, out=self._total)
+        params, at = self._params, 0
+        for low, high in params.opened(survivors):
+            self._total[low:high] += answer[at : at + high - low]
+            at += high - low
         try:
-            values = self._params.lanes.unpack(self._total, len(survivors))
+            values = params.packing.unpack(self._total, [params.tier(client) for client in survivors])
         except DecodeError as error:
             why = f"{error}; some client's words are no packed vector, or the second server's share is wrong"
             return self._fail(FaultyClientError(why, survivors), (*survivors, SECOND_SERVER))

@@ -142,16 +142,17 @@ def _flat(tensors: Tensors) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["width", "rolling", "depth"])
-def test_masked_is_plain_bit_for_bit_and_the_mean_of_the_holders(kind: str) -> None:
+def test_every_protection_is_plain_bit_for_bit_and_the_mean_of_the_holders(kind: str) -> None:
     plan = _plan(kind)
     contributions = _contributions(plan)
     means = {}
-    for name in ("plain", "masked"):
+    for name in ("plain", "masked", "shared"):
         aggregate = _aggregator(protection_named(name, "x25519"), plan).aggregate(1, bytes(32), contributions)
         means[name] = aggregate.mean
         assert aggregate.survivors == tuple(TIERS)
         assert aggregate.total_weight == sum(given.weight for given in contributions.values())
-    assert all(np.array_equal(value, means["masked"][name]) for name, value in means["plain"].items())
+    for protected in means.values():
+        assert all(np.array_equal(value, protected[name]) for name, value in means["plain"].items())
     found = _flat(means["plain"])
     for tier, places in enumerate(plan.positions(1), start=1):
         holders = [client for client in TIERS if plan.tiers[client] >= tier]
@@ -191,8 +192,8 @@ def test_uploads_are_proportional_to_the_slices() -> None:
 
 def test_what_cannot_be_summed() -> None:
     plan = _plan()
-    with pytest.raises(ConfigurationError, match="masked or plain"):
-        _aggregator(protection_named("shared", "x25519"), plan)
+    with pytest.raises(ConfigurationError, match="not ckks"):
+        _aggregator(protection_named("ckks"), plan)
     masked = protection_named("masked", "x25519")
     with pytest.raises(ConfigurationError, match="max_weight"):
         TieredAggregator(masked, 5, plan, 2, FixedPoint(1.0, 4), 64).check(START, list(TIERS))
@@ -222,7 +223,7 @@ def test_what_cannot_be_summed() -> None:
         ({"tiers": {}, "compression": {"chain": ["rotated"]}}, "compression"),
         ({"tiers": {}, "privacy": {}}, "privacy"),
         ({"tiers": {}, "personalization": {}}, "personalization"),
-        ({"tiers": {}, "protection": {"method": "shared"}}, "shared"),
+        ({"tiers": {}, "protection": {"method": "ckks"}}, "ckks"),
         ({"tiers": {}, "training": {"algorithm": "fedprox"}}, "fedprox"),
         ({"tiers": {}, "training": {"optimizer": "adam"}}, "adam"),
         ({"tiers": {}, "training": {"server_momentum": 0.5}}, "server_momentum"),
@@ -244,7 +245,7 @@ def test_a_run_with_tiers_masked_plain_and_resumed(tmp_path) -> None:
         "tiers": {"minimum_holders": 2},
     }
     hashes = set()
-    for method in ("masked", "plain"):
+    for method in ("masked", "shared", "plain"):
         run = Run(parse(values).with_overrides(protect=method), tmp_path / method)
         list(run.rounds())
         finished = run.finish()

@@ -273,3 +273,30 @@ def test_what_server_1_sends_of_a_sown_tensor_is_uniform() -> None:
     np.testing.assert_array_equal(zero, one)
     counts = np.bincount(zero.view(np.uint8), minlength=256)
     assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 400  # as above
+
+
+def test_products_of_truncated_values_open_nothing_again() -> None:
+    """Squares, products with another, with an ordinary tensor, after a sign and constants, in views, of any places."""
+    rng = np.random.default_rng(7)
+    x, y = rng.uniform(-30, 30, (5, 4)), rng.uniform(-30, 30, (5, 1))
+
+    def program(party: Party, places: int):
+        def given(values: np.ndarray) -> Shared:
+            return share(party, 0, values.shape, values if party.me == 0 else None)
+
+        a, b, plain = given(x).widen(places), given(y).widen(places), given(y)
+        a, b = truncate(a, places), truncate(b, places)
+        before = party.rounds
+        results = [square(a), mul(a, b), mul(1.0 - a, b + 2.0), mul(-a, a), mul(a.T, b.T), mul(a[1:], a[:-1])]
+        assert party.rounds == before, "no round"
+        results += [mul(a, plain), mul(plain, 1.0 - a)]
+        assert party.rounds == before + (0 if party.is_helper else 1), "the ordinary one is opened"
+        return [reveal(result) for result in results]
+
+    a, b = x, y
+    wanted = [a * a, a * b, (1 - a) * (b + 2), -a * a, a.T * b.T, a[1:] * a[:-1], a * b, b * (1 - a)]
+    for places in (1, 16, 17, 24, 32):
+        found = run_parties(lambda party, places=places: program(party, places))[0]
+        for number, (got, expected) in enumerate(zip(found, wanted, strict=True)):
+            # Each factor is off by less than two of its places.
+            assert np.abs(decode(got, 32) - expected).max() < 2e-3, (places, number)

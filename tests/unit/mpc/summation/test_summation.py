@@ -18,7 +18,7 @@ from securefl.errors import (
     LostPartyError,
     TooFewClientsError,
 )
-from securefl.machine import Aborted, RoundContext, Segment, Send
+from securefl.machine import Aborted, RoundContext, Segment, Send, Shells
 from securefl.mpc.summation import SECOND_SERVER, FirstServer, Params, SecondServer, SharedClient, SharedSum
 from securefl.mpc.summation.messages import Kind, limits_of
 from securefl.plain import PlainSum
@@ -85,6 +85,66 @@ def test_segments_and_windows_of_compressed_vectors_come_out_alike():
     }
     both(context, values=values)  # windows come back wrapped, and wrapped alike
     both(context, lambda frame: Faults(drop_after={3: frame}), values=values)
+
+
+# ---- nested shells ---------------------------------------------------------------------------------------------
+
+SHELLS = Shells((20, 18, 12), (3, 1, 3, 1), 2)
+
+
+def nested(shells=SHELLS):
+    context = replace(CONTEXT, shells=shells)
+    held = dict(zip(CLIENTS, shells.tiers, strict=True))
+    return context, {c: given[: sum(shells.sizes[: held[c]])] for c, given in inputs().items()}
+
+
+@given(
+    tiers=st.tuples(*[st.integers(1, 3)] * 4),
+    dropped=st.sets(st.sampled_from(CLIENTS)),
+    seed_only=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_shells_are_those_of_the_plain_sum(tiers, dropped, seed_only):
+    context, values = nested(Shells(SHELLS.sizes, tiers, 2))
+    found = outcome(context=context, faults=Faults(drop_after=dict.fromkeys(dropped, int(seed_only))), values=values)
+    plain = outcome(PlainSum(), context, Faults(drop_after=dict.fromkeys(dropped, 0)), values)
+    if len(dropped) > 2:
+        assert isinstance(found.error, TooFewClientsError)
+        return
+    assert found.unwrap().survivors == plain.unwrap().survivors
+    assert np.array_equal(found.unwrap().values, plain.unwrap().values)
+    assert found.vector_bytes == plain.vector_bytes
+
+
+def test_the_second_server_keeps_its_share_of_a_closed_shell():
+    context, values = nested()
+    seen = {}
+
+    def observe(sender, recipient, frame):
+        if sender == SECOND_SERVER and recipient == SERVER:
+            seen[len(seen)] = len(frame) - OVERHEAD_BYTES
+
+    params = Params(context)
+    outcome(context=context, values=values, observe=observe)
+    assert seen[1] == params.vector_bytes  # all shells: two clients hold the third
+    seen.clear()
+    result = outcome(context=context, values=values, faults=Faults(drop_after={3: 0}), observe=observe).unwrap()
+    # of the clients left, 1, 2 and 7, one holds shells 2 and 3
+    assert seen[1] == 8 * params.packing.words_of(1)
+    assert result.values[:20].tolist() == sum(values[c][:20] for c in (1, 2, 7)).tolist()
+    assert not result.values[20:].any()
+
+
+def test_a_vector_has_the_length_of_its_tier():
+    context, values = nested()
+    client, server = SharedClient(Params(context, Suite.X25519), 2), FirstServer(Params(context, Suite.X25519))
+    client.start()
+    with pytest.raises(InvalidInputError, match="tier 1"):
+        client.provide(inputs()[2])
+    client.provide(values[2])
+    assert server.waiting_for == ()
+    with pytest.raises(ConfigurationError, match="minimum_holders"):
+        Params(replace(CONTEXT, shells=replace(SHELLS, minimum_holders=3)))
 
 
 def test_extremes_of_the_largest_lanes():
