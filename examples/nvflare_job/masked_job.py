@@ -1,9 +1,11 @@
-"""An NVFLARE job under masked sums, in NVFLARE's simulator: four clients, of which one dies. Needs securefl[nvflare].
+"""An NVFLARE job under protected sums, in NVFLARE's simulator: four clients, of which one fails in the second round.
 
-python examples/09_nvflare_job.py [WORKSPACE]
+python examples/nvflare_job/masked_job.py [WORKSPACE] [--protect masked|ckks|shared] [--key-model threshold|key_holder]
+
+Needs securefl[nvflare]. ckks with a key holder, and shared, have a fifth site, the helper.
 """
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -66,17 +68,33 @@ class Checked(MaskedFedAvg):
     before: Any = 0.0
 
 
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workspace", nargs="?", default=None)
+    parser.add_argument("--protect", choices=("masked", "ckks", "shared"), default="masked")
+    parser.add_argument("--key-model", choices=("threshold", "key_holder"), default="threshold", help="of ckks")
+    return parser.parse_args()
+
+
 def main() -> None:
+    chosen = arguments()
+    helped = chosen.protect == "shared" or (chosen.protect == "ckks" and chosen.key_model == "key_holder")
     settings = {"clip_range": 0.5, "max_weight": 128, "threshold": 3, "metrics": {"loss": 10.0}}
-    job = FedJob(name="masked-sums", min_clients=CLIENTS)
+    settings |= {"protect": chosen.protect, "key_model": chosen.key_model}
+    # The simulator's sites have no files of their own; in a deployment each has a list of the others' public keys.
+    policy = {"minimum_clients": CLIENTS, "allow_unpinned": True}
+    job = FedJob(name="protected-sums", min_clients=CLIENTS + helped)
     model = {name: value.tolist() for name, value in MODEL.items()}
     job.to_server(Checked(num_rounds=ROUNDS, model=model, step_seconds=30, train_seconds=30, settings=settings))
-    job.to_clients(Trainer(), tasks=["train"])
-    job.to_clients(ProtocolExecutor({"minimum_clients": CLIENTS}), tasks=["securefl"])
-    job.to_clients(ModelFilter(), filter_type=FilterType.TASK_DATA, tasks=["train"])
-    job.to_clients(MaskFilter(), filter_type=FilterType.TASK_RESULT, tasks=["train"])
-    folder = sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()
-    job.simulator_run(str(Path(folder)), n_clients=CLIENTS, threads=CLIENTS, log_config="concise")
+    for site in (f"site-{i}" for i in range(1, CLIENTS + 1)):
+        job.to(Trainer(), site, tasks=["train"])
+        job.to(ProtocolExecutor(policy), site, tasks=["securefl"])
+        job.to(ModelFilter(policy), site, filter_type=FilterType.TASK_DATA, tasks=["train"])
+        job.to(MaskFilter(), site, filter_type=FilterType.TASK_RESULT, tasks=["train"])
+    if helped:
+        job.to(ProtocolExecutor(policy, role="helper"), f"site-{CLIENTS + 1}", tasks=["securefl"])
+    folder = chosen.workspace or tempfile.mkdtemp()
+    job.simulator_run(str(Path(folder)), threads=CLIENTS + helped, log_config="concise")
 
 
 if __name__ == "__main__":

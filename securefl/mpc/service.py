@@ -212,7 +212,8 @@ class Service:
         except KeyError:
             raise DecodeError(f"there is no tensor {number}: it was dropped, or shared with other servers") from None
 
-    def _network(self, number: int) -> Network:
+    def network(self, number: int) -> Network:
+        """A model that is kept here. Raises :class:`DecodeError` for a number that is none."""
         try:
             return self._models[number]
         except KeyError:
@@ -236,11 +237,11 @@ class Service:
         return b""
 
     def _apply(self, command: dict[str, Any], _: memoryview) -> bytes:
-        self._keep(command["output"], self._network(command["model"]).forward(self._tensor(command["input"])))
+        self._keep(command["output"], self.network(command["model"]).forward(self._tensor(command["input"])))
         return b""
 
     def _train(self, command: dict[str, Any], _: memoryview) -> bytes:
-        self._network(command["model"]).train(
+        self.network(command["model"]).train(
             self._tensor(command["input"]),
             self._tensor(command["targets"]),
             command["loss"],
@@ -250,7 +251,7 @@ class Service:
         return b""
 
     def _forward(self, command: dict[str, Any], _: memoryview) -> bytes:
-        network, x = self._network(command["model"]), self._tensor(command["input"])
+        network, x = self.network(command["model"]), self._tensor(command["input"])
         output, kept = network.begin(x)
         self._keep(command["output"], output)
         self._passes[command["output"]] = (command["model"], kept)
@@ -266,13 +267,13 @@ class Service:
                 model,
                 kept.map(lambda x: Shared(helper, x.shape, x.fraction), lambda bits: _shape_of_bits(helper, bits)),
             )
-        self._keep(command["output"], self._network(model).backward(kept, gradient))
+        self._keep(command["output"], self.network(model).backward(kept, gradient))
         return b""
 
     def _step(self, command: dict[str, Any], _: memoryview) -> bytes:
         if not (0 < command["rate"] < MAX_RATE and 0 <= command["momentum"] < 1 and command["divisor"] >= 1):
             raise DecodeError("a rate is above 0, a momentum from 0 to below 1, a divisor at least 1")
-        self._network(command["model"]).step(command["rate"], command["divisor"], command["momentum"], narrow=True)
+        self.network(command["model"]).step(command["rate"], command["divisor"], command["momentum"], narrow=True)
         return b""
 
     def _combine(self, command: dict[str, Any], _: memoryview) -> bytes:
@@ -287,7 +288,7 @@ class Service:
         return b""
 
     def _parameter(self, command: dict[str, Any], _: memoryview) -> bytes:
-        parameters = self._network(command["model"]).parameters
+        parameters = self.network(command["model"]).parameters
         if command["name"] not in parameters:
             raise DecodeError(f"the model has no parameter {command['name']!r}")
         self._keep(command["output"], parameters[command["name"]])

@@ -101,20 +101,20 @@ def mode_of(
     if name == "ckks":
         from securefl.split.encrypted import EncryptedMode  # TenSEAL is an extra
 
-        return EncryptedMode.of(settings.ciphertexts, settings.activation_range, parts.body, settings.batch_size)
+        return EncryptedMode.of(settings.ciphertexts, settings.largest_activation, parts.body, settings.batch_size)
     if name == "shared":
         return SharedMode.of(
             parts.body,
             shapes,
-            activation_range=settings.activation_range,
+            activation_range=settings.largest_activation,
             gradient_range=settings.gradient_range,
             max_batch=settings.batch_size,
             momentum=settings.momentum,
             clients=clients,
         )
     if name == "quantized":
-        coding = GridRows(settings.activation_range, settings.bits)
-        clamps, text = settings.activation_range, f"quantized {settings.bits} bits {settings.activation_range!r}"
+        coding = GridRows(settings.largest_activation, settings.bits)
+        clamps, text = settings.largest_activation, f"quantized {settings.bits} bits {settings.largest_activation!r}"
     elif name == "noise":
         if noise_multiplier is None:
             raise ConfigurationError("protect = 'noise' needs the noise multiplier of a privacy budget")

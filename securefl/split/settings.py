@@ -21,7 +21,8 @@ class SplitSettings:
     end of the round by the protected sum ``sum_protection``. ``sequential``: one client after the other; front and head
     go on to the next, sealed to its key.
 
-    ``activation_range``: activations are clamped to it under ``quantized``, ``ckks`` and ``shared``.
+    ``activation_range``: activations are clamped to it under ``quantized``, ``ckks`` and ``shared``; ``None``: 8, and
+    64 under ``shared``, where a wider range costs no precision.
     ``gradient_range``: largest gradient at the outputs under ``shared``. ``parties``: how the computing parties of
     ``shared`` run where none are given; ``audit``: the share of their batches in which the helper is checked.
     ``bits``: of ``quantized``.
@@ -38,7 +39,7 @@ class SplitSettings:
     batch_size: int = 32
     learning_rate: float = 0.1
     momentum: float = 0.9
-    activation_range: float = 8.0
+    activation_range: float | None = None
     bits: int = 8
     epsilon: float = 8.0
     delta: float = 1e-5
@@ -60,7 +61,7 @@ class SplitSettings:
             raise ConfigurationError(f"rounds and batch_size are at least 1, not {self.rounds} and {self.batch_size}")
         if not self.learning_rate > 0 or not 0 <= self.momentum < 1:
             raise ConfigurationError("learning_rate is positive and momentum lies in [0, 1)")
-        if min(self.activation_range, self.gradient_range, self.clip_norm, self.gradient_clip_norm) <= 0:
+        if min(self.largest_activation, self.gradient_range, self.clip_norm, self.gradient_clip_norm) <= 0:
             raise ConfigurationError("activation_range, gradient_range, clip_norm and gradient_clip_norm are positive")
         if self.weight_gradient is not None and self.protect != "ckks":
             raise ConfigurationError(
@@ -72,6 +73,13 @@ class SplitSettings:
                 "with sequential clients one client's batch is all there is to a step: its weight gradient cannot be "
                 "summed over clients; use weight_gradient = 'noised' or order = 'parallel'"
             )
+
+    @property
+    def largest_activation(self) -> float:
+        """The range to which activations are clamped."""
+        if self.activation_range is not None:
+            return self.activation_range
+        return 64.0 if self.protect == "shared" else 8.0
 
     @property
     def releases(self) -> Literal["summed", "noised"]:

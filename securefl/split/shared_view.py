@@ -1,7 +1,7 @@
 """What one corrupted server of the mode ``shared`` holds of a batch: for leakage figures and for the attacks.
 
 The servers' own programs run in threads of this process on a batch, and what is in one server's memory afterwards is
-read out: its shares, and what both servers opened under masks. The helper gets no message at all.
+read out: its shares, and what both servers opened under masks. The helper gets keys of streams, and no message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from securefl.mpc.gemm import Words
 from securefl.mpc.handover import expand
 from securefl.mpc.network import Network
 from securefl.mpc.party import Party
-from securefl.mpc.shared import Shared
+from securefl.mpc.shared import Shared, Sown
 from securefl.primitives.entropy import SystemEntropy
 from securefl.primitives.prg import KEY_BYTES
 from securefl.split.engine import Rows
@@ -55,7 +55,9 @@ def server_view(mode: SharedMode, activations: Rows, gradients: Rows, server: in
 
     def program(party: Party) -> ServerView | None:
         def hold(shares: tuple[Words, Words]) -> Shared:
-            return Shared(party, shares[0].shape, FRACTION, None if party.is_helper else shares[party.me])
+            tensor = Shared(party, shares[0].shape, FRACTION, None if party.is_helper else shares[party.me])
+            tensor.sown = Sown(shares[0] if party.is_helper else None)
+            return tensor
 
         network = Network(mode.imported.graph, {name: hold(shares) for name, shares in weights.items()})
         x, delta = hold(inputs), hold(outputs)

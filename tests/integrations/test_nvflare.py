@@ -17,20 +17,25 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
+from securefl.ckks.identity import Identity
 from securefl.errors import ConfigurationError, DecodeError
 from securefl.integrations.coordinator import Coordinator
 from securefl.integrations.nvflare import MaskedFedAvg, MaskFilter, ModelFilter, ProtocolExecutor
-from securefl.integrations.nvflare.client import FRAMES, error_of, frames_in
+from securefl.integrations.nvflare.carriage import FRAMES, error_of, frames_in
+from securefl.integrations.peers import HELPER, make_identity
+from securefl.integrations.roll import NO_NAMES, Names
 from securefl.integrations.settings import Settings
 from securefl.integrations.tensors import arrays_hash, layout_of
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVER_IDENTITY = Identity(bytes([88]) * 32)
 MODEL = {"w": np.zeros((4, 3), dtype=np.float32)}
 
 
 @pytest.mark.slow
-def test_the_job_in_the_simulator(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "examples/nvflare_job/masked_job.py"), str(tmp_path / "workspace")]
+@pytest.mark.parametrize("chosen", [(), ("--protect", "ckks"), ("--protect", "ckks", "--key-model", "key_holder")])
+def test_the_job_in_the_simulator(chosen: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples/nvflare_job/masked_job.py"), str(tmp_path / "workspace"), *chosen]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     rounds = re.findall(r"^ROUND (\d): survivors (.*?); total weight (\d+)", ran.stdout, flags=re.MULTILINE)
     everyone = "site-1, site-2, site-3, site-4"
@@ -42,62 +47,109 @@ def test_the_job_in_the_simulator(tmp_path: Path) -> None:
 class Site:
     """One client's pieces around a context of its own."""
 
-    def __init__(self, folder: Path, policy: dict[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path, policy: dict[str, Any] | None = None, role: str = "client") -> None:
         self.context = FLContext()
         folder.mkdir(exist_ok=True)
         workspace = type("Workspace", (), {"get_site_config_dir": lambda _: str(folder)})()
         engine = type("Engine", (), {"get_workspace": lambda _: workspace, "fire_event": lambda *_: None})()
         self.context.get_engine = lambda: engine
-        self.executor, self.before, self.behind = ProtocolExecutor(policy), ModelFilter(), MaskFilter()
+        self.executor = ProtocolExecutor(policy, role)
+        self.before, self.behind = ModelFilter(policy), MaskFilter()
 
     def task(self, data: dict[str, Any], **meta: Any) -> Shareable:
         dxo = DXO(DataKind.WEIGHT_DIFF, data=data or {"0": np.empty(0, np.uint8)}, meta=meta)
         return self.executor.execute("securefl", dxo.to_shareable(), self.context, None)
 
 
-def coordinator(**changes: Any) -> Coordinator:
+def coordinator(names: Names = NO_NAMES, **changes: Any) -> Coordinator:
     settings = Settings(**{"suite": "x25519", "threshold": 2, "clip_range": 1.0, "max_weight": 16, **changes})
-    return Coordinator(
-        settings.invitation(
-            "train",
-            b"session",
-            1,
-            3,
-            weight_key=str(MetaKey.NUM_STEPS_CURRENT_ROUND),
-            layout=layout_of(MODEL),
-            model_hash=arrays_hash(MODEL),
-            arguments_hash=bytes(32),
-        )
+    invitation = settings.invitation(
+        "train",
+        b"session",
+        1,
+        3,
+        weight_key=str(MetaKey.NUM_STEPS_CURRENT_ROUND),
+        layout=layout_of(MODEL),
+        model_hash=arrays_hash(MODEL),
+        arguments_hash=bytes(32),
+        names=names,
     )
+    return Coordinator(invitation, SERVER_IDENTITY)
 
 
 def invite(site: Site, me: int = 1, **changes: Any) -> Shareable:
     return site.task({}, invitation=coordinator(**changes).invitation.encode(), me=me)
 
 
-def test_a_session_of_three_sites_in_memory(tmp_path: Path) -> None:
-    server, sites = coordinator(), {i: Site(tmp_path / str(i)) for i in (1, 2, 3)}
-    for client, site in sites.items():
-        reply = site.task({}, invitation=server.invitation.encode(), me=client)
-        server.receive(client, frames_in(_data(reply)))
+def hello(site: Site) -> tuple[bytes, str]:
+    public, role = frames_in(_data(site.task({}, hello=True)))
+    return bytes(public), bytes(role).decode()
+
+
+@pytest.mark.parametrize(
+    ("protect", "key_model"),
+    [("masked", "key_holder"), ("ckks", "threshold"), ("ckks", "key_holder"), ("shared", "key_holder")],
+)
+def test_a_session_of_three_sites_in_memory(protect: str, key_model: str, tmp_path: Path) -> None:
+    pytest.importorskip("tenseal")
+    trusting = {"allow_unpinned": True}
+    sites = {i: Site(tmp_path / str(i), trusting) for i in (1, 2, 3)}
+    helped = protect == "shared" or (protect == "ckks" and key_model == "key_holder")
+    if helped:
+        sites[HELPER] = Site(tmp_path / "helper", trusting, "helper")
+    keys = {party: hello(site) for party, site in sites.items()}
+    assert [role for _, role in keys.values()] == ["client"] * 3 + ["helper"] * helped
+    names = Names(tuple(keys[i][0] for i in (1, 2, 3)), keys[HELPER][0] if helped else b"", SERVER_IDENTITY.public)
+    server = coordinator(NO_NAMES if protect == "masked" else names, protect=protect, key_model=key_model)
+    deliveries = server.begin()
     while not server.over:
-        for client, frames in server.close().items():
-            site = sites[client]
-            if server.due:
-                given = DXO(DataKind.WEIGHTS, data=dict(MODEL), meta={FRAMES: [bytes(f) for f in frames]})
+        for party, frames in deliveries.items():
+            meta: dict[str, Any] = {}
+            site = sites[party]
+            model = server.takes_model(party)
+            if server.first_contact(party):
+                meta = {"invitation": server.invitation.encode(), "me": int(party)}
+            if model:
+                given = DXO(DataKind.WEIGHTS, data=dict(MODEL), meta={FRAMES: [bytes(f) for f in frames], **meta})
                 filtered = site.before.process(given.to_shareable(), site.context)
                 assert FRAMES not in str(filtered)
-                grown = {"w": MODEL["w"] + np.float32(0.25 * client)}
-                meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: client, "private": "of this client"}
+                assert "invitation" not in str(filtered)
+                grown = {"w": MODEL["w"] + np.float32(0.25 * party)}
+                meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: party, "private": "of this client"}
                 result = DXO(DataKind.WEIGHTS, data=grown, meta=meta).to_shareable()
                 answer = site.behind.process(result, site.context)
                 assert "private" not in str(answer)
             else:
-                answer = site.task({str(at): np.frombuffer(f, np.uint8) for at, f in enumerate(frames)})
-            server.receive(client, frames_in(_data(answer)))
+                answer = site.task({str(at): np.frombuffer(f, np.uint8) for at, f in enumerate(frames)}, **meta)
+            server.receive(party, frames_in(_data(answer)))
+        deliveries = server.close()
     means = server.coder.decode(server.result)
     assert means.total_weight == 6
     assert np.abs(means.update["w"] - 0.25 * (1 + 4 + 9) / 6).max() < 1e-3
+
+
+def test_lists_of_peers_lie_in_the_sites_folder(tmp_path: Path) -> None:
+    sites = {i: Site(tmp_path / str(i)) for i in (1, 2, 3)}
+    publics = [make_identity(tmp_path / str(i) / "securefl-identity").public for i in sites]
+    assert [hello(site)[0] for site in sites.values()] == publics
+    listed = ", ".join(f'"{public.hex()}"' for public in publics[:2])
+    for i in (1, 2):
+        (tmp_path / str(i) / "securefl-peers.toml").write_text(f"clients = [{listed}]\n")
+    names = Names(tuple(publics), b"", SERVER_IDENTITY.public)
+    answer = invite(sites[1], names=names, protect="ckks", key_model="threshold")
+    assert "client 3 is invited under a public key" in str(error_of(answer))
+    (tmp_path / "1" / "securefl-identity").chmod(0o644)
+    assert "chmod 600" in str(error_of(invite(sites[1], names=names, protect="ckks", key_model="threshold")))
+
+
+def test_a_helper_is_no_client(tmp_path: Path) -> None:
+    helper = Site(tmp_path, {"allow_unpinned": True}, "helper")
+    assert "helper and no client" in str(error_of(invite(helper)))
+    task = DXO(DataKind.WEIGHTS, data=dict(MODEL), meta={FRAMES: []}).to_shareable()
+    with pytest.raises(ContentBlockedException):
+        helper.before.process(task, helper.context)
+    with pytest.raises(ConfigurationError, match="role"):
+        ProtocolExecutor(role="judge")
 
 
 def _data(shareable: Shareable) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from securefl.audit.checks import Case, Check, expect, refused
+from securefl.audit.checks.split_shared import shared_batch
 from securefl.ckks.backend import KeyPair
 from securefl.ckks.linear import LinearClient, LinearLayer, LinearServer
 from securefl.ckks.params import parameter_set
@@ -215,4 +216,15 @@ def _layer(case: Case) -> None:
     expect("the input's gradient", found, expected["input_gradient"])
 
 
-CHECKS: Final[dict[str, Check]] = {"message": _message, "session": _session, "sizes": _sizes, "layer": _layer}
+def _shared(case: Case) -> None:
+    name = case.test["id"]
+    shared_batch(case, lambda what, length: _draw(f"{name} {what}", length))
+
+
+CHECKS: Final[dict[str, Check]] = {
+    "message": _message,
+    "session": _session,
+    "sizes": _sizes,
+    "layer": _layer,
+    "shared": _shared,
+}

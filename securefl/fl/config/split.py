@@ -49,7 +49,7 @@ class SplitConfig(Section):
     labels: Literal["client", "server"] = "client"
     series: bool = False
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    activation_range: float = Field(default=8.0, gt=0)
+    activation_range: float | None = Field(default=None, gt=0)
     gradient_range: float = Field(default=16.0, gt=0)
     bits: int = Field(default=8, ge=2, le=16)
     ciphertexts: Literal["wide", "compact"] = "wide"

@@ -20,11 +20,11 @@ from securefl.ckks.identity import Identity
 from securefl.errors import ConfigurationError, TooFewClientsError
 from securefl.integrations.flower.exchange import Patience
 from securefl.integrations.flower.muster import Muster
-from securefl.integrations.flower.privacy import mechanism_of
 from securefl.integrations.flower.report import RoundReport
 from securefl.integrations.flower.round import Round
 from securefl.integrations.flower.strategies import calling_strategy, check_strategy
 from securefl.integrations.peers import read_identity
+from securefl.integrations.privacy import mechanism_of
 from securefl.integrations.settings import Settings
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -14,13 +13,11 @@ from securefl.errors import (
     DecodeError,
     LostPartyError,
     PrivacyBudgetExceededError,
-    SecureFLError,
     TooFewClientsError,
 )
 from securefl.fl.interfaces import LostRoundError
 from securefl.integrations.coordinator import Coordinator, Deliveries
 from securefl.integrations.flower.exchange import replies_to
-from securefl.integrations.flower.privacy import noise_terms
 from securefl.integrations.flower.records import (
     KEY,
     arguments_hash,
@@ -32,6 +29,7 @@ from securefl.integrations.flower.records import (
 from securefl.integrations.flower.replies import Replies
 from securefl.integrations.flower.report import RoundReport
 from securefl.integrations.peers import HELPER
+from securefl.integrations.privacy import noise_terms, released
 from securefl.integrations.roll import NO_NAMES
 from securefl.integrations.tensors import arrays_hash, floating, layout_of
 from securefl.integrations.vector import Means
@@ -186,7 +184,7 @@ class Round:
         coordinator = one.coordinator
         uploaded = {one.nodes[party]: size for party, size in coordinator.uploaded.items() if party != HELPER}
         dropped = {one.nodes[client]: why for client, why in coordinator.dropped().items()}
-        means, error = self._decoded(coordinator)
+        means, error = released(coordinator, self._privacy, self._number)
         if coordinator.result is None or means is None:
             error = TooFewClientsError("the sum did not end") if error is None else error
             self._report((), dropped, error, uploaded, None)
@@ -194,22 +192,6 @@ class Round:
         survivors = tuple(one.nodes[client] for client in coordinator.result.survivors)
         self._report(survivors, dropped, None, uploaded, means)
         return self._replies.means(means, survivors, dropped)
-
-    def _decoded(self, coordinator: Coordinator) -> tuple[Means | None, Exception | None]:
-        """The means; under differential privacy only after their charge is on disk."""
-        if coordinator.result is None:
-            return None, coordinator.error
-        coder = coordinator.coder
-        try:
-            if self._privacy is None:
-                return coder.decode(coordinator.result), None
-            self._privacy.charge(self._number, coder.coder, coordinator.result)
-            means = coder.decode(coordinator.result)
-            digest = hashlib.sha256(b"".join(tensor.tobytes() for tensor in means.update.values())).digest()
-            self._privacy.released(self._number, coder.coder, digest)
-        except SecureFLError as error:
-            return None, error
-        return means, None
 
     def _report(
         self,

@@ -15,7 +15,8 @@ except ImportError as error:
 
     raise MissingExtraError("this needs NVFLARE 2.9: pip install 'securefl[nvflare]'") from error
 
-from securefl.integrations.nvflare.client import MaskFilter, ModelFilter, ProtocolExecutor
 from securefl.integrations.nvflare.controller import MaskedFedAvg
+from securefl.integrations.nvflare.executor import ProtocolExecutor
+from securefl.integrations.nvflare.filters import MaskFilter, ModelFilter
 
 __all__ = ["MaskFilter", "MaskedFedAvg", "ModelFilter", "ProtocolExecutor"]
