@@ -399,7 +399,7 @@ class Servers:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Servers, engine {self.engine!r}, {'open' if self._open else 'closed'}>"
+        return f"<Servers, {'open' if self._open else 'closed'}>"
 
 
 def check_engine(engine: str, audit: float = 0.0) -> None:
