@@ -151,7 +151,7 @@ class Ours:
         for _ in range(3):
             timed(
                 self.times.decrypt,
-                lambda: open_sum(self.params, key.secret, key.multiplier, ciphertexts, CLIENTS, entropy),
+                lambda: open_sum(self.params, key.secret, key.multiplier, ciphertexts, self.params.clients, entropy),
             )
         result, _ = self._holder.receive(send.frame)
         (done,) = self._server.receive(result.frame)

@@ -100,15 +100,26 @@ class Params:
     model_hash: bytes = bytes(range(32))
     encoding: bytes = b""
     segments: tuple[tuple[int, int, int], ...] = ()
+    shells: tuple[tuple[int, ...], tuple[int, ...], int] | None = None  # sizes, tiers, least number of holders
 
     @property
     def parts(self) -> tuple[tuple[int, int, int], ...]:
+        if self.shells:
+            return tuple((size, self.max_value, 0) for size in self.shells[0])
         return self.segments or ((self.dimension, self.max_value, 0),)
+
+    def held(self, client: int) -> int:
+        """How many parts a client has; all without shells."""
+        return self.shells[1][self.clients.index(client)] if self.shells else len(self.parts)
 
     @property
     def context(self) -> bytes:
         """SPEC §6.1."""
-        extra = (b"".join(x.to_bytes(8, "big") for part in self.segments for x in part), self.encoding)
+        extra = [b"".join(x.to_bytes(8, "big") for part in self.segments for x in part), self.encoding]
+        if self.shells:
+            sizes, tiers, least = self.shells
+            lengths = b"".join(size.to_bytes(8, "big") for size in sizes)
+            extra.append(u32(least) + bytes([len(sizes)]) + lengths + bytes(tiers))
         return tuple_hash(
             "securefl/v1/context",
             b"ckks",
@@ -120,7 +131,7 @@ class Params:
             self.max_value.to_bytes(8, "big"),
             b"".join(map(u32, self.clients)),
             self.model_hash,
-            *(extra if self.segments or self.encoding else ()),
+            *(extra if self.segments or self.encoding or self.shells else ()),
         )
 
 
@@ -170,14 +181,23 @@ def lattice(p: Params) -> dict[str, Any]:
     delta = least
     while all(fits(max_value, base, digits, 2 * delta) for _, max_value, _, base, digits in runs):
         delta *= 2
-    coefficients = sum(-(-size // digits) for size, _, _, _, digits in runs)
-    return {"bound": bound, "delta": delta, "runs": runs, "coefficients": coefficients}
+    places, at, degree = [], 0, SETS[p.set][1]
+    for size, _, _, _, digits in runs:
+        if p.shells:  # shells SPEC §9: every shell begins a ciphertext
+            at = -(-at // degree) * degree
+        places.append((at, at + -(-size // digits)))
+        at = places[-1][1]
+    return {"bound": bound, "delta": delta, "runs": runs, "places": places, "coefficients": at}
 
 
 def encode(p: Params, values: list[int]) -> list[int]:
-    """SPEC §4.2: the centred coefficients."""
-    out, at = [], 0
-    for size, max_value, _, base, digits in lattice(p)["runs"]:
+    """SPEC §4.2: the centred coefficients, of as many parts as there are values for."""
+    out: list[int] = []
+    at, found = 0, lattice(p)
+    for (size, max_value, _, base, digits), (first, _) in zip(found["runs"], found["places"], strict=True):
+        if at == len(values):
+            break
+        out += [0] * (first - len(out))
         count = -(-size // digits)
         padded = values[at : at + size] + [max_value // 2] * (count * digits - size)
         middle = span(max_value, base, digits) // 2
@@ -186,14 +206,20 @@ def encode(p: Params, values: list[int]) -> list[int]:
     return out
 
 
-def decode(p: Params, points: list[int], count: int) -> list[int]:
-    """SPEC §4.3: the sums that lattice points stand for."""
-    out, at = [], 0
-    for size, max_value, window, base, digits in lattice(p)["runs"]:
+def decode(p: Params, points: list[int], survivors: list[int]) -> list[int]:
+    """SPEC §4.3: the sums that lattice points stand for; 0 in parts that are not opened."""
+    out: list[int] = []
+    found = lattice(p)
+    for part, ((size, max_value, window, base, digits), (at, end)) in enumerate(
+        zip(found["runs"], found["places"], strict=True)
+    ):
+        if part not in opened(p, survivors):
+            out += [0] * size
+            continue
         columns: list[list[int]] = [[] for _ in range(digits)]
-        length = -(-size // digits)
+        count = sum(p.held(who) > part for who in survivors)
         first = 0 if base > len(p.clients) * max_value or not window else (count * max_value + 1 - base) // 2
-        for point in points[at : at + length]:
+        for point in points[at:end]:
             rest = point + count * (span(max_value, base, digits) // 2)
             if not 0 <= rest <= count * span(max_value, base, digits):
                 raise CKKSError("DecodeError")
@@ -202,8 +228,22 @@ def decode(p: Params, points: list[int], count: int) -> list[int]:
                 column.append(rest % base + first)
                 rest //= base
         out += [value for column in columns for value in column][:size]
-        at += length
     return out
+
+
+def opened(p: Params, survivors: list[int]) -> list[int]:
+    """Shells SPEC §4: the parts that are opened, from 0; all without shells."""
+    if not p.shells:
+        return list(range(len(p.parts)))
+    found: list[int] = []
+    last: set[int] = set()
+    for part in range(len(p.parts)):
+        holding, least = {who for who in survivors if p.held(who) > part}, p.shells[2]
+        gone = last - holding if found else set()
+        if len(holding) >= least and (not gone or len(gone) >= least):
+            found.append(part)
+            last = holding
+    return found
 
 
 # ---- SPEC §5 ciphertexts ---------------------------------------------------------------------------------------------
@@ -213,10 +253,22 @@ def ciphertexts(p: Params) -> int:
     return -(-lattice(p)["coefficients"] // SETS[p.set][1])
 
 
+def numbers(p: Params, survivors: list[int]) -> list[int]:
+    """The ciphertexts whose sums are opened."""
+    if not p.shells:
+        return list(range(ciphertexts(p)))
+    degree, places = SETS[p.set][1], lattice(p)["places"]
+    return [
+        at for part in opened(p, survivors) for at in range(places[part][0] // degree, -(-places[part][1] // degree))
+    ]
+
+
 def used(p: Params, at: int) -> int:
     """SPEC §6.2: coefficients of c0 that travel."""
-    left = lattice(p)["coefficients"] - at * SETS[p.set][1]
-    return int(min(SETS[p.set][1], left + left % 2))
+    degree, found = SETS[p.set][1], lattice(p)
+    end = next(end for _, end in found["places"] if end > at * degree) if p.shells else found["coefficients"]
+    left = end - at * degree
+    return int(min(degree, left + left % 2))
 
 
 def key_pair(set_name: str, secret_key: bytes, uniform_key: bytes, noise_key: bytes) -> tuple[list[int], bytes]:
@@ -248,7 +300,7 @@ def encrypt_shared(
     points = encode(p, values)
     factor = lattice(p)["delta"] * math.prod(primes[1:])
     out = []
-    for at in range(ciphertexts(p)):
+    for at in range(-(-len(points) // degree)):
         m = points[at * degree : (at + 1) * degree]
         m += [0] * (degree - len(m))
         e = noise(derive(secret, "securefl/v1/ckks/noise", p.context, u32(at), length=16), degree)
@@ -260,12 +312,12 @@ def encrypt_shared(
     return out
 
 
-def open_sum(p: Params, s: list[int], total: list[Any], count: int) -> list[int]:
+def open_sum(p: Params, s: list[int], total: dict[int, Any], survivors: list[int]) -> list[int]:
     """SPEC §5.5: ``total[ciphertext][0 or 1][prime]`` → the sums; of c0 those in use."""
-    primes = SETS[p.set][2]
+    primes, degree = SETS[p.set][2], SETS[p.set][1]
     found = lattice(p)
-    points: list[int] = []
-    for at in range(ciphertexts(p)):
+    points = [0] * (ciphertexts(p) * degree)
+    for at in numbers(p, survivors):
         rows = []
         for number, q in enumerate(primes):
             c0, product = total[at][0][number], times(total[at][1][number], s, q)
@@ -275,14 +327,15 @@ def open_sum(p: Params, s: list[int], total: list[Any], count: int) -> list[int]
             for number, row in enumerate(rows):
                 q = primes[number]
                 rows[number] = [centered((x - y) * pow(divisor, -1, q), q) for x, y in zip(row, last, strict=True)]
-        for v in rows[0]:
+        for k, v in enumerate(rows[0]):
             point = (v + found["delta"] // 2) // found["delta"]
             if abs(v - point * found["delta"]) > found["bound"]:
                 raise CKKSError("DecodeError")
-            points.append(point)
-    if any(points[found["coefficients"] :]):
+            points[at * degree + k] = point
+    within = {k for first, end in found["places"] for k in range(first, end)}
+    if any(point and k not in within for k, point in enumerate(points)):
         raise CKKSError("DecodeError")
-    return decode(p, points, count)
+    return decode(p, points, survivors)
 
 
 # ---- SPEC §6 bytes ---------------------------------------------------------------------------------------------------
@@ -341,29 +394,33 @@ def input_body(p: Params, identity: bytes, seed: bytes, first: list[list[list[in
     return identity + seed + rows
 
 
-def sum_body(p: Params, identity: bytes, survivors: list[int], total: list[Any]) -> bytes:
+def sum_body(p: Params, identity: bytes, survivors: list[int], total: dict[int, Any]) -> bytes:
     """ENCRYPTED_SUM. SPEC §6.7."""
     primes = SETS[p.set][2]
     head = identity + u32(len(survivors)) + b"".join(map(u32, survivors))
-    for at, (c0, c1) in enumerate(total):
+    for at, (c0, c1) in total.items():
         head += b"".join(pack(row[: used(p, at)], q) for row, q in zip(c0, primes, strict=True))
         head += b"".join(pack(row, q) for row, q in zip(c1, primes, strict=True))
     return head
 
 
-def add(p: Params, parts: list[tuple[int, bytes, list[Any]]]) -> list[Any]:
-    """The sum of ``(sender, seed, c0s)`` under the shared key: ``[ciphertext][0 or 1][prime]``. SPEC §5.3."""
-    primes, total = SETS[p.set][2], []
-    for at in range(ciphertexts(p)):
+def add(p: Params, parts: list[tuple[int, bytes, list[Any]]]) -> dict[int, Any]:
+    """The sum of ``(sender, seed, c0s)`` under the shared key: ``[ciphertext][0 or 1][prime]``. SPEC §5.3.
+
+    Of the ciphertexts that are opened over the senders.
+    """
+    primes, total = SETS[p.set][2], {}
+    for at in numbers(p, [who for who, _, _ in parts]):
+        having = [part for part in parts if at < len(part[2])]
         c0 = [
-            [sum(column) % q for column in zip(*(first[at][k] for _, _, first in parts), strict=True)]
+            [sum(column) % q for column in zip(*(first[at][k] for _, _, first in having), strict=True)]
             for k, q in enumerate(primes)
         ]
         c1 = [
-            [sum(column) % q for column in zip(*(half(p, who, seed, at, k) for who, seed, _ in parts), strict=True)]
+            [sum(column) % q for column in zip(*(half(p, who, seed, at, k) for who, seed, _ in having), strict=True)]
             for k, q in enumerate(primes)
         ]
-        total.append((c0, c1))
+        total[at] = (c0, c1)
     return total
 
 

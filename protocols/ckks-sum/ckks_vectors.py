@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from itertools import zip_longest
 from typing import Any
 
 import ckks_ref as ref
@@ -14,16 +15,19 @@ from wire_ref import HEADER, checksum
 NAME = "three-clients"
 BASE = Params((1, 2, 5), 9, 65534, 2)
 MIXED = Params((1, 2, 5), 41, 65535, 2, segments=((30, 2, 7), (9, 65534, 0), (2, 65535, 0)), encoding=bytes(32))
+#: Shells SPEC §9: of the survivors 1 and 5 only client 1 holds shell 2, which therefore stays closed.
+NESTED = Params((1, 2, 5), 20, 1000, 2, shells=((12, 8), (2, 2, 1), 2))
 SURVIVORS = [1, 5]
 
 
 def files() -> dict[str, Any]:
-    played = play(MIXED)
+    played, nested = play(MIXED), play(NESTED)
     return {
         "vectors/params.json": params(),
         "vectors/lattice.json": layouts(),
         "vectors/residues.json": residues(),
         "vectors/roles.json": roles(played),
+        "vectors/shells.json": with_shells(nested),
         "vectors/faults.json": faults(played),
         "transcript.jsonl": transcript(played),
     }
@@ -50,6 +54,10 @@ def drawn(name: str, length: int) -> bytes:
 def described(p: Params) -> dict[str, Any]:
     values = {**asdict(p), "clients": list(p.clients), "max_value": str(p.max_value)}
     values["segments"] = [list(part) for part in p.segments]
+    del values["shells"]
+    if p.shells:
+        sizes, tiers, least = p.shells
+        values["shells"] = {"sizes": list(sizes), "tiers": list(tiers), "minimum_holders": least}
     return values | {name: values[name].hex() for name in ("session", "model_hash", "encoding")}
 
 
@@ -72,6 +80,7 @@ def params() -> dict[str, Any]:
         "flooded": ("flooding", replace(wide, flooded=True)),
         "release": ("the sum stays with the key holder", replace(BASE, release="key_holder")),
         "segments": ("runs of different ranges, and a hash of the encoding", MIXED),
+        "shells": ("two nested shells", NESTED),
     }
     tests: list[dict[str, Any]] = [
         {"id": name, "comment": comment, "input": described(p), "expected": {"context": p.context.hex()}}
@@ -85,6 +94,10 @@ def params() -> dict[str, Any]:
         "no-room": ("three such values do not fit beside the noise", {"max_value": str(2**53)}),
         "no-room-for-flooding": ("the small set has none", {"flooded": True}),
         "ids-twice": ("a client twice", {"clients": [1, 2, 2]}),
+        "holders-beyond-the-threshold": (
+            "what everybody holds could stay closed",
+            {"shells": {"sizes": [5, 4], "tiers": [1, 2, 2], "minimum_holders": 3}},
+        ),
         "segments-contradict": ("they are 9 integers, not 8", {"segments": [[8, 65534, 0]]}),
     }
     tests += [
@@ -113,6 +126,7 @@ def layouts() -> dict[str, Any]:
         "ten-clients-flooded": replace(ten, model="key_holder", set="n8192-q112", flooded=True),
         "hundred-clients": replace(ten, clients=tuple(range(1, 101)), model="key_holder"),
         "mixed": MIXED,
+        "shells": replace(ten, dimension=20_000, shells=((9000, 8000, 3000), (1, 2, 3, 3, 2, 1, 1, 3, 2, 3), 2)),
     }
     tests = []
     for name, p in cases.items():
@@ -130,7 +144,7 @@ def layouts() -> dict[str, Any]:
         rows = [inputs_of(p, who) for who in p.clients]
         points = [ref.encode(p, row) for row in rows]
         total = [sum(column) for column in zip(*points, strict=True)]
-        sums = ref.decode(p, total, len(rows))
+        sums = ref.decode(p, total, list(p.clients))
         assert sums == [sum(column) for column in zip(*rows, strict=True)]
         expected = {"first": [str(x) for x in points[0]], "sums": [str(x) for x in sums]}
         coded.append({"id": name, "comment": "", "input": described(p) | {"rows": rows}, "expected": expected})
@@ -179,6 +193,8 @@ def inputs_of(p: Params, who: int) -> list[int]:
     values: list[int] = []
     for number, (size, max_value, window) in enumerate(p.parts):
         raw = drawn(f"values/{who}/{number}", 4 * size)
+        if number == p.held(who):
+            break
         part = [int.from_bytes(raw[4 * k : 4 * k + 4], "big") % (max_value + 1) for k in range(size)]
         if not window:
             part[0], part[-1] = max_value, 0
@@ -208,8 +224,11 @@ def play(p: Params) -> dict[str, Any]:
     request = people[SERVER].frame(
         p, ref.ENCRYPTED_SUM, SERVER, KEY_HOLDER, ref.sum_body(p, identity, SURVIVORS, total)
     )
-    sums = ref.open_sum(p, s, total, len(SURVIVORS))
-    if sums != [sum(column) for column in zip(*(clients[who]["values"] for who in SURVIVORS), strict=True)]:
+    sums = ref.open_sum(p, s, total, SURVIVORS)
+    plain = [sum(column) for column in zip_longest(*(clients[who]["values"] for who in SURVIVORS), fillvalue=0)]
+    if p.shells:
+        plain[p.shells[0][0] :] = [0] * p.shells[0][1]
+    if sums != plain:
         raise AssertionError("the reference does not open its own sum")
     answer = holder.frame(p, ref.RESULT, KEY_HOLDER, SERVER, ref.result_body(sums))
     return {
@@ -284,6 +303,25 @@ def roles(played: dict[str, Any]) -> dict[str, Any]:
         "sends expected.sent, and the server ends with expected.sum over expected.survivors.",
         "groups": [group("play", tests, **common(played))],
     }
+
+
+def with_shells(played: dict[str, Any]) -> dict[str, Any]:
+    found = roles(played)
+    p, one = played["p"], played["clients"][1]
+    (group_of_roles,) = found["groups"]
+    group_of_roles["tests"] = [each for each in group_of_roles["tests"] if each["id"] != "client-2"]
+    less = one["body"][: 64 + sum(len(ref.pack([0] * ref.used(p, 0), q)) for q in ref.SETS[p.set][2])]
+    frame = played["people"][1].frame(p, ref.ENCRYPTED_INPUT, 1, SERVER, less)
+    group_of_roles["tests"].append(
+        {
+            "id": "vector-of-another-tier",
+            "comment": "client 1 leaves out its second shell",
+            "derived_from": "shells.json#server",
+            "input": {"role": "server", "steps": [{"do": "start"}, receive(played["notice"]), receive(frame)]},
+            "error": {"type": "DecodeError"},
+        }
+    )
+    return found | {"spec": "protocols/shells/SPEC.md §9"}
 
 
 # ---- faults
@@ -400,7 +438,10 @@ def faults(played: dict[str, Any]) -> dict[str, Any]:
         }
     )
     # Three claimed, two summed: digits do not tell, the lattice does, since each client's coefficients are centred.
-    moved = [([[(x + 12345) % ref.SETS[p.set][2][0] for x in row] for row in c0], c1) for c0, c1 in played["total"]]
+    moved = {
+        at: ([[(x + 12345) % ref.SETS[p.set][2][0] for x in row] for row in c0], c1)
+        for at, (c0, c1) in played["total"].items()
+    }
     off = ref.sum_body(p, played["identity"], SURVIVORS, moved)
     tests.append(
         {

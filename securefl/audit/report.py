@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import securefl
-from securefl.errors import ConfigurationError, MissingExtraError
+from securefl.audit.page import template, versions, write_files
 from securefl.fl.interfaces import RoundRecord
 from securefl.fl.protections import trust_of
 from securefl.fl.runner import FinishedRun
 
-__all__ = ["build", "render", "versions", "write"]
-
-_PACKAGES = ("numpy", "cryptography", "pycryptodome", "torch", "scikit-learn", "tenseal")
+__all__ = ["build", "render", "write"]
 
 
 def build(run: FinishedRun) -> dict[str, Any]:
@@ -103,6 +97,11 @@ def privacy_sentence(run: FinishedRun) -> str:
             f"epsilon = {run.privacy.epsilon:.3f} of {chosen.epsilon:g} spent at delta = {chosen.delta:g}, "
             f"per {chosen.unit}, {run.privacy.neighboring}"
         )
+    if run.config.robust is not None:
+        return (
+            f"no differential privacy: the two servers learn exactly what the rule {run.config.robust.rule} gives, and "
+            "whom it drops"
+        )
     if run.config.protection.method == "plain":
         return "no protection and no differential privacy: the server saw every client's update"
     sentence = "no differential privacy: the server learns the sum of the survivors' updates exactly"
@@ -113,31 +112,14 @@ def _mean(records: list[RoundRecord], name: str) -> float | None:
     return fmean(getattr(record, name) or 0 for record in records) if records else None
 
 
-def versions() -> dict[str, str]:
-    """Of securefl, Python and the packages that figures depend on."""
-    found = {"securefl": securefl.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # pragma: no cover - an extra that is not installed
-            continue
-    return found
-
-
 def render(report: dict[str, Any], run: FinishedRun) -> str:
     """The report as one HTML page. Raises :class:`MissingExtraError` without jinja2 and matplotlib."""
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+    page = template("report.html.j2")
+    from securefl.audit import figures
 
-        from securefl.audit import figures
-    except ImportError as error:
-        raise MissingExtraError(f"report.html needs {error.name}: pip install 'securefl[report]'") from error
-    environment = Environment(
-        loader=PackageLoader("securefl.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     records = run.result.records
     view = run.result.server_view
-    return environment.get_template("report.html.j2").render(
+    return page.render(
         report=report,
         config=run.config,
         records=records,
@@ -150,8 +132,4 @@ def render(report: dict[str, Any], run: FinishedRun) -> str:
 
 def write(report: dict[str, Any], run: FinishedRun, folder: Path) -> None:
     """``report.json`` and ``report.html`` in ``folder``. Raises :class:`ConfigurationError` when that cannot be."""
-    try:
-        (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / "report.html").write_text(render(report, run), encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"cannot write the report to {folder}: {error.strerror}") from None
+    write_files(report, lambda: render(report, run), folder)

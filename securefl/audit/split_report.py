@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from securefl.audit.report import versions
-from securefl.errors import ConfigurationError, MissingExtraError
+from securefl.audit.page import template, versions, write_files
+from securefl.errors import ConfigurationError
 from securefl.split.runner import FinishedSplitRun
 
 __all__ = ["build", "render", "write"]
@@ -61,17 +60,11 @@ def build(run: FinishedSplitRun) -> dict[str, Any]:
 
 def render(report: dict[str, Any], run: FinishedSplitRun) -> str:
     """One HTML page that opens without a network. Raises :class:`MissingExtraError` without jinja2 and matplotlib."""
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+    page = template("split_report.html.j2")
+    from securefl.audit import figures, split_figures
 
-        from securefl.audit import figures, split_figures
-    except ImportError as error:
-        raise MissingExtraError(f"report.html needs {error.name}: pip install 'securefl[report]'") from error
-    environment = Environment(
-        loader=PackageLoader("securefl.audit"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     pictures = run.pictures
-    return environment.get_template("split_report.html.j2").render(
+    return page.render(
         report=report,
         records=run.records,
         curve=figures.learning_curve([r.round for r in run.records], [r.accuracy for r in run.records]),
@@ -83,8 +76,4 @@ def render(report: dict[str, Any], run: FinishedSplitRun) -> str:
 
 def write(report: dict[str, Any], run: FinishedSplitRun, folder: Path) -> None:
     """``report.json`` and ``report.html`` in ``folder``. Raises :class:`ConfigurationError` when that cannot be."""
-    try:
-        (folder / "report.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / "report.html").write_text(render(report, run), encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"cannot write the report to {folder}: {error.strerror}") from None
+    write_files(report, lambda: render(report, run), folder)

@@ -7,7 +7,7 @@ a public seed and e is centered binomial noise, as SEAL's is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -111,12 +111,13 @@ def uniform_half(params: Params, sender: ClientId, seed: bytes, at: int) -> Resi
     )
 
 
-def encrypt(params: Params, cipher: Cipher, values: IntegerVector) -> bytearray:
-    """The C ciphertexts of a client's checked ``values``, in wire form."""
-    degree, out = params.parameters.degree, bytearray(EncryptedInput.ciphertext_bytes(params))
+def encrypt(params: Params, cipher: Cipher, values: IntegerVector, tier: int = 1) -> bytearray:
+    """The ciphertexts of the checked ``values`` of a client of this ``tier``, in wire form."""
+    degree, out = params.parameters.degree, bytearray(EncryptedInput.ciphertext_bytes(params, tier))
     view = memoryview(out)
     whole = params.key_model is KeyModel.KEY_HOLDER
-    for at, (first, second) in enumerate(ciphertext_places(params, whole=whole)):
+    numbers = range(params.ciphertexts_of(tier))
+    for at, (first, second) in zip(numbers, ciphertext_places(params, whole=whole, numbers=numbers), strict=True):
         coefficients = params.lattice.encode(values, at * degree, (at + 1) * degree)
         cipher.write(at, coefficients, view[first], view[second])
     return out
@@ -127,19 +128,20 @@ def open_sum(
     secret: NDArray[np.int8],
     multiplier: Multiplier,
     ciphertexts: memoryview,
-    count: int,
+    survivors: Collection[ClientId],
     entropy: Entropy,
 ) -> IntegerVector:
-    """uint64[dimension]: the sum over ``count`` clients, flooded before it is read where the session says so.
+    """uint64[dimension]: the sum over ``survivors``, flooded before it is read where the session says so.
 
-    The first ciphertext is decrypted by SEAL as well, and must agree. Raises :class:`DecodeError` for what is no sum of
-    ``count`` clients: nothing of it is released.
+    ``ciphertexts``: those that are opened over them; the values of the others are 0. The first is decrypted by SEAL as
+    well, and must agree. Raises :class:`DecodeError` for what is no sum of so many clients: nothing is released.
     """
-    chosen, values = params.parameters, np.empty(params.dimension, dtype=np.uint64)
+    chosen, values = params.parameters, np.zeros(params.dimension, dtype=np.uint64)
     flood = _Flood(params, entropy) if params.flooded else None
-    places = ciphertext_places(params, whole=True)
-    for start in range(0, params.ciphertexts, _BATCH):
-        batch = range(start, min(start + _BATCH, params.ciphertexts))
+    numbers, counts = params.opened(survivors), params.counts(survivors)
+    places = dict(zip(numbers, ciphertext_places(params, whole=True, numbers=numbers), strict=True))
+    for start in range(0, len(numbers), _BATCH):
+        batch = numbers[start : start + _BATCH]
         parts = [_read(params, at, ciphertexts[places[at][0]], ciphertexts[places[at][1]]) for at in batch]
         phase = _phases(chosen, multiplier, parts)
         if start == 0 and (backend.engine(chosen).decrypt(secret, np.stack(parts[0])) != phase[0]).any():
@@ -148,7 +150,7 @@ def open_sum(
             if flood is not None:
                 flood.add(row, at)
             sent = _divided(row, chosen.primes)[: params.used(at)]
-            params.lattice.decode(sent, count, at * chosen.degree, values)
+            params.lattice.decode(sent, counts, at * chosen.degree, values)
     return values
 
 

@@ -90,12 +90,16 @@ class Client(Machine):
         return [NeedInput()]
 
     def provide(self, values: IntegerVector) -> Sequence[Event]:
-        """Encrypt ``values``, uint64[dimension]. Raises :class:`InvalidInputError` for others, before anything else."""
+        """Encrypt ``values``, uint64[dimension]; with shells, those of the shells that this client holds.
+
+        Raises :class:`InvalidInputError` for others, before anything else.
+        """
         self._check("provide")
-        self._params.packing.check(values)
+        tier = self._params.tier(self._me)
+        self._params.packing.check(values, tier)
         assert self._cipher is not None  # noqa: S101 - the table leads here only with one
         self._advance("provide")
-        body = encrypt(self._params, self._cipher, values)
+        body = encrypt(self._params, self._cipher, values, tier)
         head = self._key_id + self._cipher.seed
         self._cipher = None
         frame = seal_signed(self._params, self._identity, Kind.ENCRYPTED_INPUT, self._me, SERVER, head, body)

@@ -116,7 +116,7 @@ class KeyHolder(Machine):
                 ProtocolError(f"the server asks to open {count} clients; the threshold is {params.threshold}"),
             )
         try:
-            self._key.charge(params.context_hash, params.ciphertexts, self._cap)
+            self._key.charge(params.context_hash, len(params.opened(message.survivors)), self._cap)
         except ProtocolError as error:
             return self._fail(Abort.KEY_SPENT, error)
         try:
@@ -131,8 +131,8 @@ class KeyHolder(Machine):
         return [self._send(Kind.RESULT, SERVER, Result(values).encode()), Completed()]
 
     def _open(self, message: EncryptedSum) -> IntegerVector:
-        key, count = self._key, len(message.survivors)
-        return open_sum(self._params, key.secret, key.multiplier, message.ciphertexts, count, self._entropy)
+        key, survivors = self._key, message.survivors
+        return open_sum(self._params, key.secret, key.multiplier, message.ciphertexts, survivors, self._entropy)
 
     def _fail(self, reason: int, error: Exception) -> Sequence[Event]:
         self._advance("fail")

@@ -11,6 +11,7 @@ data are: coefficients, unlike slots, have no worst case in the data. SPEC: prot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,6 +42,11 @@ class _Run:
         return -(-self.segment.size // self.digits)
 
     @property
+    def end(self) -> int:
+        """One past its last coefficient."""
+        return self.first + self.coefficients
+
+    @property
     def span(self) -> int:
         """The largest coefficient of a client, before it is centred."""
         return _span(self.segment.max_value, self.base, self.digits)
@@ -54,6 +60,8 @@ def _span(max_value: int, base: int, digits: int) -> int:
 class Lattice:
     """The layout of ``segments`` for at most ``clients`` clients under modulus ``q`` and noise bound ``bound``.
 
+    ``align``: every segment begins at a multiple of so many coefficients, and what lies between is 0: parts that not
+    every client has begin a ciphertext of their own.
     Raises :class:`ConfigurationError` when not even one integer per coefficient fits.
     """
 
@@ -61,6 +69,7 @@ class Lattice:
     clients: int
     q: int
     bound: int
+    align: int = 1
 
     def __post_init__(self) -> None:
         _ = self.runs, self.scale
@@ -83,7 +92,8 @@ class Lattice:
                 )
             run = _Run(part, base, min(digits, part.size), value, coefficient)
             runs.append(run)
-            value, coefficient = value + part.size, coefficient + run.coefficients
+            value += part.size
+            coefficient = -(-(coefficient + run.coefficients) // self.align) * self.align
         return tuple(runs)
 
     def _fits(self, part: Segment, base: int, digits: int, scale: int) -> bool:
@@ -103,8 +113,8 @@ class Lattice:
 
     @property
     def coefficients(self) -> int:
-        """Coefficients of the whole vector."""
-        return sum(run.coefficients for run in self.runs)
+        """Coefficients of the whole vector, gaps between segments included."""
+        return self.runs[-1].end
 
     @property
     def dimension(self) -> int:
@@ -114,7 +124,8 @@ class Lattice:
     def encode(self, values: IntegerVector, start: int, stop: int) -> NDArray[np.int64]:
         """int64[stop − start]: the centred coefficients of that stretch, not yet times Δ; zeros beyond the last.
 
-        ``values``: uint64[dimension], each within its segment's range (the caller has checked).
+        ``values``: uint64[dimension], each within its segment's range (the caller has checked); where only the first
+        segments' coefficients are asked for, their values suffice.
         """
         out = np.zeros(stop - start, dtype=np.int64)
         for run in self.runs:
@@ -131,12 +142,12 @@ class Lattice:
             target -= run.span // 2
         return out
 
-    def decode(self, noisy: NDArray[np.int64], count: int, start: int, out: IntegerVector) -> None:
+    def decode(self, noisy: NDArray[np.int64], count: int | Sequence[int], start: int, out: IntegerVector) -> None:
         """Write into ``out`` (uint64[dimension]) what the coefficients ``start`` … of a sum over ``count`` clients say.
 
-        ``noisy``: the centred decrypted coefficients. Raises :class:`DecodeError` when one is farther from the lattice
-        than the noise can carry it, or is no sum of ``count`` clients: a wrong key, or a ciphertext that was altered
-        or is not a sum of honest ones.
+        ``count``: of all segments, or one per segment. ``noisy``: the centred decrypted coefficients.
+        Raises :class:`DecodeError` when one is farther from the lattice than the noise can carry it, or is no sum of
+        ``count`` clients: a wrong key, or a ciphertext that was altered or is not a sum of honest ones.
         """
         shift = self.scale.bit_length() - 1
         middle = self.scale >> 1
@@ -145,12 +156,19 @@ class Lattice:
         moved &= self.scale - 1  # distance from the lattice, plus the middle
         if moved.size and not middle - self.bound <= int(moved.min()) <= int(moved.max()) <= middle + self.bound:
             raise DecodeError("a decrypted sum lies off the lattice: wrong key, or a ciphertext is not a sum of ours")
-        for run in self.runs:
-            low, high = max(start, run.first), min(start + points.size, run.first + run.coefficients)
+        counts = [count] * len(self.runs) if isinstance(count, int) else count
+        at = start
+        for run, own in zip(self.runs, counts, strict=True):
+            low, high = max(start, run.first), min(start + points.size, run.end)
             if low < high:
-                self._read(run, points[low - start : high - start], count, low, out)
-        beyond = points[max(0, self.coefficients - start) :]
-        if beyond.any():
+                self._no_values(points[at - start : low - start])
+                self._read(run, points[low - start : high - start], own, low, out)
+                at = high
+        self._no_values(points[at - start :])
+
+    @staticmethod
+    def _no_values(points: NDArray[np.int64]) -> None:
+        if points.any():
             raise DecodeError("a decrypted sum has values beyond the vector's end: it is not a sum of ours")
 
     def _read(self, run: _Run, points: NDArray[np.int64], count: int, low: int, out: IntegerVector) -> None:

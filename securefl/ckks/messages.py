@@ -7,7 +7,7 @@ adds 72 bytes (wire SPEC §2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
@@ -113,11 +113,16 @@ class KeyNotice:
         return cls(bytes(body))
 
 
-def ciphertext_places(params: Params, *, whole: bool) -> list[tuple[slice, slice]]:
-    """Where (c0, c1) of each ciphertext stand among the bytes of all; c1 is empty unless ``whole``. SPEC §6.2."""
+def ciphertext_places(
+    params: Params, *, whole: bool, numbers: Iterable[int] | None = None
+) -> list[tuple[slice, slice]]:
+    """Where (c0, c1) of each of the ciphertexts ``numbers`` (``None``: all) stand among their bytes. SPEC §6.2.
+
+    c1 is empty unless ``whole``.
+    """
     second = params.parameters.polynomial_bytes if whole else 0
     places, at = [], 0
-    for number in range(params.ciphertexts):
+    for number in range(params.ciphertexts) if numbers is None else numbers:
         middle = at + params.first_bytes(number)
         places.append((slice(at, middle), slice(middle, middle + second)))
         at = middle + second
@@ -140,23 +145,25 @@ class EncryptedInput:
         return 0 if params.key_model is KeyModel.KEY_HOLDER else SEED_BYTES
 
     @staticmethod
-    def ciphertext_bytes(params: Params) -> int:
-        return params.vector_bytes(whole=params.key_model is KeyModel.KEY_HOLDER)
+    def ciphertext_bytes(params: Params, tier: int | None = None) -> int:
+        """Of a client of ``tier``; ``None``: of one that holds everything."""
+        numbers = None if tier is None else range(params.ciphertexts_of(tier))
+        return params.vector_bytes(whole=params.key_model is KeyModel.KEY_HOLDER, numbers=numbers)
 
     @classmethod
-    def length(cls, params: Params) -> int:
-        return KEY_ID_BYTES + cls.seed_bytes(params) + cls.ciphertext_bytes(params)
+    def length(cls, params: Params, tier: int | None = None) -> int:
+        return KEY_ID_BYTES + cls.seed_bytes(params) + cls.ciphertext_bytes(params, tier)
 
     @classmethod
-    def decode(cls, body: Buffer, params: Params) -> EncryptedInput:
-        _exact(body, cls.length(params))
+    def decode(cls, body: Buffer, params: Params, tier: int = 1) -> EncryptedInput:
+        _exact(body, cls.length(params, tier))
         view, head = memoryview(body), KEY_ID_BYTES + cls.seed_bytes(params)
         return cls(bytes(view[:KEY_ID_BYTES]), bytes(view[KEY_ID_BYTES:head]), view[head:])
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptedSum:
-    """Server → key holder. 36 + 4m + W bytes. SPEC §6.7."""
+    """Server → key holder. 36 + 4m + W bytes; with shells, W of the opened ones. SPEC §6.7, shells §9."""
 
     key_id: bytes
     survivors: tuple[ClientId, ...]
@@ -182,9 +189,10 @@ class EncryptedSum:
             raise DecodeError("the list of survivors is not ascending, or repeats one")
         if any(i not in params for i in ids):
             raise DecodeError("the list of survivors names a client that was not invited")
-        ciphertexts = reader.raw(params.vector_bytes(whole=True))
+        survivors = tuple(PartyId(i) for i in ids)
+        ciphertexts = reader.raw(params.vector_bytes(whole=True, numbers=params.opened(survivors)))
         reader.end()
-        return cls(key_id, tuple(PartyId(i) for i in ids), ciphertexts)
+        return cls(key_id, survivors, ciphertexts)
 
 
 @dataclass(frozen=True, slots=True)

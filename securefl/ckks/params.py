@@ -7,7 +7,7 @@ Legend: N degree, q moduli, n clients, V variance proxy of sub-Gaussian noise, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -15,9 +15,9 @@ from typing import Final, TypeAlias
 
 from securefl.ckks.lattice import Lattice
 from securefl.ckks.ring import NOISE_LIMIT
-from securefl.encoding.packing import Packing
+from securefl.encoding.shells import ShellPacking
 from securefl.errors import ConfigurationError
-from securefl.machine import RoundContext, Segment, check_identity, extra_fields
+from securefl.machine import RoundContext, Segment, Shells, check_identity, extra_fields
 from securefl.primitives.kdf import Label, tuple_hash
 from securefl.types import ClientId, PartyId
 
@@ -224,6 +224,7 @@ class Params:
     release: Release = Release.AGGREGATOR
     encoding: bytes = b""
     segments: tuple[Segment, ...] = ()
+    shells: Shells | None = None
 
     def __post_init__(self) -> None:
         n = len(self.clients)
@@ -236,6 +237,11 @@ class Params:
             raise ConfigurationError(f"client id {KEY_HOLDER} is the key holder's: use another")
         if not 2 <= self.threshold <= n:
             raise ConfigurationError(f"the threshold must be 2 to {n} (the number of clients), got {self.threshold}")
+        if self.shells is not None and self.shells.minimum_holders > self.threshold:
+            raise ConfigurationError(
+                f"minimum_holders = {self.shells.minimum_holders} is more than the threshold, {self.threshold}: what "
+                "everybody holds could stay closed"
+            )
         _ = self.packing, self.lattice  # raise when the sum does not fit
 
     @classmethod
@@ -249,8 +255,6 @@ class Params:
         release: Release = Release.AGGREGATOR,
     ) -> Params:
         """The parameters of one round of the pipeline. Raises :class:`ConfigurationError` as the constructor does."""
-        if context.shells is not None:
-            raise ConfigurationError("nested shells are summed masked or plain, not under ckks")
         return cls(
             clients=context.clients,
             dimension=context.dimension,
@@ -265,12 +269,13 @@ class Params:
             release=release,
             encoding=context.encoding,
             segments=context.segments,
+            shells=context.shells,
         )
 
     @cached_property
-    def packing(self) -> Packing:
-        """The segments as every protection sees them; it checks the values of a client."""
-        return Packing.of(self.dimension, self.max_value, len(self.clients), self.segments)
+    def packing(self) -> ShellPacking:
+        """The vector as every protection sees it; it checks the values of a client."""
+        return ShellPacking.of(self.dimension, self.max_value, len(self.clients), self.segments, self.shells)
 
     @cached_property
     def noise_bound(self) -> int:
@@ -279,27 +284,60 @@ class Params:
 
     @cached_property
     def lattice(self) -> Lattice:
-        """Where the integers stand in the coefficients."""
-        return Lattice(self.packing.segments, len(self.clients), self.parameters.primes[0], self.noise_bound)
+        """Where the integers stand in the coefficients; every shell begins a ciphertext. Shells SPEC §9."""
+        segments = tuple(segment for part in self.packing.parts for segment in part.segments)
+        align = 1 if self.shells is None else self.parameters.degree
+        return Lattice(segments, len(self.clients), self.parameters.primes[0], self.noise_bound, align)
 
     @property
     def ciphertexts(self) -> int:
-        """Ciphertexts per client."""
+        """Ciphertexts of the whole vector."""
         return -(-self.lattice.coefficients // self.parameters.degree)
+
+    def ciphertexts_of(self, tier: int) -> int:
+        """Ciphertexts of a client of this tier: the first of the whole; all without shells."""
+        if self.shells is None:
+            return self.ciphertexts
+        return -(-self.lattice.runs[tier - 1].end // self.parameters.degree)
+
+    def opened(self, survivors: Collection[ClientId]) -> tuple[int, ...]:
+        """The ciphertexts whose sums are opened over ``survivors``, ascending. Shells SPEC §4."""
+        if self.shells is None:
+            return tuple(range(self.ciphertexts))
+        ends = [0, *(self.ciphertexts_of(tier) for tier in range(1, len(self.shells.sizes) + 1))]
+        shells = self.shells.opened([self.tier(client) for client in survivors])
+        return tuple(at for shell in shells for at in range(ends[shell - 1], ends[shell]))
+
+    def counts(self, survivors: Collection[ClientId]) -> list[int]:
+        """How many of ``survivors`` hold each segment of the lattice."""
+        if self.shells is None:
+            return [len(survivors)] * len(self.lattice.runs)
+        tiers = [self.tier(client) for client in survivors]
+        return [self.shells.holders(shell, tiers) for shell in range(1, len(self.shells.sizes) + 1)]
+
+    def tier(self, client: ClientId) -> int:
+        """Of an invited client; 1 without shells."""
+        return 1 if self.shells is None else self._tiers[client]
+
+    @cached_property
+    def _tiers(self) -> dict[ClientId, int]:
+        return {} if self.shells is None else dict(zip(self.clients, self.shells.tiers, strict=True))
 
     def used(self, at: int) -> int:
         """Coefficients of ciphertext ``at`` that carry values, made even: what is sent of its c0. SPEC §6.2."""
-        left = self.lattice.coefficients - at * self.parameters.degree
-        return min(self.parameters.degree, left + left % 2)
+        start, end = at * self.parameters.degree, self.lattice.coefficients
+        if self.shells is not None:
+            end = next(run.end for run in self.lattice.runs if start < run.end)
+        return min(self.parameters.degree, end - start + (end - start) % 2)
 
     def first_bytes(self, at: int) -> int:
         """Bytes of c0 of ciphertext ``at`` on the wire; c1 is always sent whole."""
         return self.used(at) * sum(self.parameters.prime_bits) // 8
 
-    def vector_bytes(self, *, whole: bool) -> int:
-        """Bytes of all ciphertexts: both polynomials, or c0 alone."""
-        first = (self.ciphertexts - 1) * self.parameters.polynomial_bytes + self.first_bytes(self.ciphertexts - 1)
-        return first + (self.ciphertexts * self.parameters.polynomial_bytes if whole else 0)
+    def vector_bytes(self, *, whole: bool, numbers: Collection[int] | None = None) -> int:
+        """Bytes of the ciphertexts ``numbers`` (``None``: all): both polynomials, or c0 alone."""
+        chosen = range(self.ciphertexts) if numbers is None else numbers
+        return sum(map(self.first_bytes, chosen)) + (len(chosen) * self.parameters.polynomial_bytes if whole else 0)
 
     @cached_property
     def multiplier(self) -> int:
@@ -320,7 +358,7 @@ class Params:
             self.max_value.to_bytes(8, "big"),
             b"".join(i.to_bytes(4, "big") for i in self.clients),
             self.model_hash,
-            *extra_fields(self.segments, self.encoding),
+            *extra_fields(self.segments, self.encoding, self.shells),
         )
 
     def __contains__(self, client: object) -> bool:

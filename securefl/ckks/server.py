@@ -185,7 +185,7 @@ class Server(Machine):
             if all(other != sender for other, _ in self._early):
                 self._early.append((sender, bytes(frame)))
             return ()
-        message = EncryptedInput.decode(body, self._params)
+        message = EncryptedInput.decode(body, self._params, self._params.tier(sender))
         if message.key_id != self._key_id:
             raise FaultyClientError(f"client {sender} encrypted under another key than this session's", [sender])
         if self._guard is not None:
@@ -202,7 +202,7 @@ class Server(Machine):
             self._total = np.zeros((params.ciphertexts, 2, len(chosen.primes), chosen.degree), dtype=np.uint64)
         at = 0
         try:
-            for at in range(params.ciphertexts):
+            for at in range(params.ciphertexts_of(params.tier(sender))):
                 self._add_one(at, self._halves(sender, message, at))
         except DecodeError as error:
             primes = np.array(chosen.primes, dtype=np.uint64)[:, None]
@@ -211,7 +211,7 @@ class Server(Machine):
             raise FaultyClientError(f"client {sender} signed a vector that is none: {error}", [sender]) from None
 
     def _read_all(self, sender: ClientId, message: EncryptedInput) -> None:
-        for at in range(self._params.ciphertexts):
+        for at in range(self._params.ciphertexts_of(self._params.tier(sender))):
             self._halves(sender, message, at)
 
     def _halves(self, sender: ClientId, message: EncryptedInput, at: int) -> list[Residues]:
@@ -236,11 +236,12 @@ class Server(Machine):
 
     def _packed(self) -> bytearray:
         assert self._total is not None  # noqa: S101 - checked by the caller
-        primes, out = self._params.parameters.primes, bytearray(self._params.vector_bytes(whole=True))
+        params, numbers = self._params, self._params.opened(self._survivors)
+        primes, out = params.parameters.primes, bytearray(params.vector_bytes(whole=True, numbers=numbers))
         view = memoryview(out)
-        for at, (first, second) in enumerate(ciphertext_places(self._params, whole=True)):
+        for at, (first, second) in zip(numbers, ciphertext_places(params, whole=True, numbers=numbers), strict=True):
             c0, c1 = self._total[at]
-            pack_residues(c0[:, : self._params.used(at)], primes, view[first])
+            pack_residues(c0[:, : params.used(at)], primes, view[first])
             pack_residues(c1, primes, view[second])
         return out
 

@@ -123,10 +123,6 @@ class TieredAggregator:
     record_view: bool = False
     session: bytes = field(default_factory=lambda: os.urandom(16))
 
-    def __post_init__(self) -> None:
-        if self.protection.name not in ("plain", "masked", "shared"):
-            raise ConfigurationError(f"shells are summed masked, shared or plain, not {self.protection.name}")
-
     def aggregate(self, round: int, model_hash: bytes, contributions: Mapping[ClientId, Contribution]) -> Aggregate:
         """One round. Raises what the session ended with; :class:`TooFewClientsError` leaves the run going."""
         clients = tuple(sorted(contributions))

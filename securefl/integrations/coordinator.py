@@ -163,4 +163,6 @@ class Coordinator:
         return {client: self.failures.get(client, self._silence(client)) for client in gone}
 
     def _silence(self, client: ClientId) -> str:
-        return "did not answer in time" if client in self._invited else "was not asked: the sum ended before"
+        """An embedder may invite by ways of its own: who spoke, or was spoken to, was asked."""
+        asked = client in self._invited or client in self.uploaded or client in self.downloaded
+        return "did not answer in time" if asked else "was not asked: the sum ended before"

@@ -63,7 +63,10 @@ def test_the_reference_opens_what_seal_encrypted_and_the_server_added(ref, name)
         for row in c0:
             del row[params.used(at) :]
     secret = protection.ring.key_for(params).secret.tolist()
-    assert ref.open_sum(_described(ref, params), secret, total, 3) == inputs.sum(axis=0).tolist()
+    assert (
+        ref.open_sum(_described(ref, params), secret, dict(enumerate(total)), list(params.clients))
+        == inputs.sum(axis=0).tolist()
+    )
 
 
 @pytest.mark.parametrize("name", ["n4096-q60", pytest.param("n8192-q112", marks=pytest.mark.slow)])
@@ -100,5 +103,5 @@ def test_the_package_opens_what_the_reference_encrypted_under_a_public_key(ref, 
     pack_residues(np.array(c0, dtype=np.uint64)[:, : params.used(0)], chosen.primes, view[:cut])
     pack_residues(np.array(c1, dtype=np.uint64), chosen.primes, view[cut:])
     secret = np.array(s, dtype=np.int8)
-    values = open_sum(params, secret, Multiplier(secret), view, 3, SystemEntropy())
+    values = open_sum(params, secret, Multiplier(secret), view, params.clients, SystemEntropy())
     assert values.tolist() == inputs.sum(axis=0).tolist()

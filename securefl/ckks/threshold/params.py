@@ -101,7 +101,9 @@ class ThresholdParams:
     def of(cls, context: RoundContext, statistical_bits: int = DEFAULT_STATISTICAL_BITS) -> ThresholdParams:
         """The parameters of one round of the pipeline. Raises :class:`ConfigurationError` as the constructor does."""
         if context.shells is not None:
-            raise ConfigurationError("the threshold key model has no shells: use protect = masked for tiers")
+            raise ConfigurationError(
+                "the threshold key model has no shells: use another key_model, or protect = masked, for tiers"
+            )
         return cls(
             clients=context.clients,
             dimension=context.dimension,

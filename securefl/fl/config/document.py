@@ -90,7 +90,7 @@ class Config(Section):
             "[privacy]": self.privacy is not None,
             "[personalization]": self.personalization is not None,
             "a [compression] chain": bool(self.compression.chain),
-            f"method = {self.protection.method!r}": self.protection.method == "ckks",
+            'key_model = "threshold"': self.protection.method == "ckks" and self.protection.key_model == "threshold",
             f"algorithm = {chosen.algorithm!r}": chosen.algorithm != "fedavg",
             f"optimizer = {chosen.optimizer!r}": chosen.optimizer != "sgd",
             f"server_optimizer = {chosen.server_optimizer!r}": chosen.server_optimizer != "sgd",

@@ -86,10 +86,19 @@ def test_what_cannot_work_is_refused(changes, sentence):
         Params.of(_context(**changes), parameter_set("n4096-q60"))
 
 
-def test_shells_are_refused():
+def test_every_shell_begins_a_ciphertext_and_is_opened_by_its_own_rule():
     shells = Shells((600, 400), (1,) * 4 + (2,) * 6, 2)
-    with pytest.raises(ConfigurationError, match="not under ckks"):
-        Params.of(_context(shells=shells), parameter_set("n4096-q60"))
+    params = Params.of(_context(shells=shells), parameter_set("n4096-q60"))
+    assert [run.first for run in params.lattice.runs] == [0, 4096]
+    assert [params.ciphertexts_of(tier) for tier in (1, 2)] == [1, 2]
+    assert params.used(0) == params.lattice.runs[0].coefficients  # even already
+    assert params.used(1) == params.lattice.runs[1].coefficients
+    assert params.opened(params.clients) == (0, 1)
+    assert params.opened(params.clients[:5]) == (0,)
+    assert params.counts(params.clients[:6]) == [6, 2]
+    assert params.context_hash != Params.of(_context(), parameter_set("n4096-q60")).context_hash
+    with pytest.raises(ConfigurationError, match="minimum_holders"):
+        Params.of(_context(shells=Shells((600, 400), (1,) * 10, 9)), parameter_set("n4096-q60"))
 
 
 def test_the_ceiling_of_clients_is_the_sets():

@@ -33,7 +33,7 @@ from securefl.errors import (
     SecureFLError,
     TooFewClientsError,
 )
-from securefl.machine import Aborted, Completed, NeedInput, RoundContext, Segment, Send
+from securefl.machine import Aborted, Completed, NeedInput, RoundContext, Segment, Send, Shells
 from securefl.plain import PlainSum
 from securefl.testing import SeededEntropy
 from securefl.transport.memory import Faults, run_session
@@ -99,6 +99,91 @@ class Cast:
         (send,) = self.server.close_round()
         assert send.to == KEY_HOLDER
         return send.frame
+
+
+# ---- nested shells
+
+
+SHELLS = Shells((5000, 9000, 300), (3, 1, 3, 2, 3), 2)
+
+
+def _nested(shells=SHELLS):
+    context = _context(dimension=sum(shells.sizes), shells=shells, max_value=1000)
+    whole = _inputs(context)
+    return context, {i: whole[i - 1][: sum(shells.sizes[:tier])] for i, tier in enumerate(shells.tiers, start=1)}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"key_model": KeyModel.SHARED_KEY}, {"flooding": True}],
+    ids=["key_holder", "shared_key", "flooding"],
+)
+def test_shells_are_those_of_the_plain_sum(arguments):
+    protection = CKKSSum(**arguments)
+    context, values = _nested()
+    for round, dropped in enumerate([(), (2, 4), (1, 3), (5,), (1, 2, 3)], start=1):
+        context = dataclasses.replace(context, round=round)
+        faults = Faults(drop_after=dict.fromkeys(dropped, 0))
+        plain, found = (
+            run_session(each, context, lambda client: values[client].copy(), faults=faults).unwrap()
+            for each in (PlainSum(), protection)
+        )
+        assert found.survivors == plain.survivors
+        assert np.array_equal(found.values, plain.values)
+        assert found.values[:5000].any()
+
+
+def test_ciphertexts_of_a_closed_shell_never_reach_the_key_holder():
+    context, values = _nested()
+    made = Cast(context).announce()
+    for me in (1, 2, 4):  # one holder of shell 3, two of shell 2, one of shell 1 alone: 2 and 3 stay closed
+        (send, _) = made.clients[me].provide(values[me])
+        made.server.receive(send.frame)
+    frame = made.sum_frame()
+    body = memoryview(frame)[56:-80]
+    message = EncryptedSum.decode(body, made.params)
+    assert len(message.ciphertexts) == made.params.vector_bytes(whole=True, numbers=(0,))
+    (result, _) = made.holder.receive(frame)
+    (done,) = made.server.receive(result.frame)
+    assert done.result.values[:5000].tolist() == sum(values[me][:5000] for me in (1, 2, 4)).tolist()
+    assert not done.result.values[5000:].any()
+
+
+def test_a_vector_or_sum_of_other_shells_is_refused():
+    context, values = _nested()
+    made = Cast(context).announce()
+    with pytest.raises(InvalidInputError, match="tier 1"):
+        made.clients[2].provide(values[1])
+    whole = EncryptedInput.length(made.params)
+    assert EncryptedInput.length(made.params, 1) < EncryptedInput.length(made.params, 2) < whole
+    identity = made.protection._identity(2)
+    body = made.holder._key.id + bytes(whole - 32)
+    with pytest.raises(DecodeError, match="bytes"):
+        made.server.receive(seal_signed(made.params, identity, Kind.ENCRYPTED_INPUT, 2, SERVER, body))
+    head = EncryptedSum.head(made.holder._key.id, (1, 2, 4))
+    more = bytes(made.params.vector_bytes(whole=True))  # as if shells 2 and 3 were to be opened, too
+    server = made.protection._identity(SERVER)
+    with pytest.raises(DecodeError):
+        made.holder.receive(seal_signed(made.params, server, Kind.ENCRYPTED_SUM, SERVER, KEY_HOLDER, head, more))
+
+
+def test_a_spoilt_vector_of_a_lower_tier_is_taken_off_again():
+    context, values = _nested()
+    made = Cast(context).announce()
+    frames = {me: made.clients[me].provide(values[me])[0].frame for me in context.clients}
+    body = bytearray(memoryview(frames[4])[56:-80])
+    size = made.params.parameters.polynomial_bytes
+    body[-size:] = b"\xff" * size  # residues beyond the prime in the last ciphertext of client 4
+    spoilt = seal_signed(made.params, made.protection._identity(4), Kind.ENCRYPTED_INPUT, 4, SERVER, bytes(body))
+    made.server.receive(frames[1])
+    with pytest.raises(FaultyClientError):
+        made.server.receive(spoilt)
+    for me in (2, 3, 5):
+        made.server.receive(frames[me])
+    (result, _) = made.holder.receive(made.sum_frame())
+    (done,) = made.server.receive(result.frame)
+    assert done.result.survivors == (1, 2, 3, 5)
+    assert done.result.values[:5000].tolist() == sum(values[me][:5000] for me in (1, 2, 3, 5)).tolist()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_every_protection_is_plain_bit_for_bit_and_the_mean_of_the_holders(kind:
     plan = _plan(kind)
     contributions = _contributions(plan)
     means = {}
-    for name in ("plain", "masked", "shared"):
+    for name in ("plain", "masked", "shared", *(["ckks"] if find_spec("tenseal") else [])):
         aggregate = _aggregator(protection_named(name, "x25519"), plan).aggregate(1, bytes(32), contributions)
         means[name] = aggregate.mean
         assert aggregate.survivors == tuple(TIERS)
@@ -192,8 +193,9 @@ def test_uploads_are_proportional_to_the_slices() -> None:
 
 def test_what_cannot_be_summed() -> None:
     plan = _plan()
-    with pytest.raises(ConfigurationError, match="not ckks"):
-        _aggregator(protection_named("ckks"), plan)
+    if find_spec("tenseal"):
+        with pytest.raises(ConfigurationError, match="threshold key model has no shells"):
+            _aggregator(protection_named("ckks", key_model="threshold"), plan).check(START, list(TIERS))
     masked = protection_named("masked", "x25519")
     with pytest.raises(ConfigurationError, match="max_weight"):
         TieredAggregator(masked, 5, plan, 2, FixedPoint(1.0, 4), 64).check(START, list(TIERS))
@@ -223,7 +225,7 @@ def test_what_cannot_be_summed() -> None:
         ({"tiers": {}, "compression": {"chain": ["rotated"]}}, "compression"),
         ({"tiers": {}, "privacy": {}}, "privacy"),
         ({"tiers": {}, "personalization": {}}, "personalization"),
-        ({"tiers": {}, "protection": {"method": "ckks"}}, "ckks"),
+        ({"tiers": {}, "protection": {"method": "ckks", "key_model": "threshold"}}, "threshold"),
         ({"tiers": {}, "training": {"algorithm": "fedprox"}}, "fedprox"),
         ({"tiers": {}, "training": {"optimizer": "adam"}}, "adam"),
         ({"tiers": {}, "training": {"server_momentum": 0.5}}, "server_momentum"),
