@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from securefl.errors import ConfigurationError, SecureFLError
+from securefl.integrations.compression import CompressedSum
 from securefl.integrations.coordinator import Coordinator
 from securefl.integrations.terms import NoiseTerms
 from securefl.integrations.vector import Means
@@ -65,10 +66,13 @@ def released(
     try:
         if privacy is None:
             return coder.decode(coordinator.result), None
-        privacy.charge(number, coder.coder, coordinator.result)
+        noisy = coder.coder
+        if isinstance(noisy, CompressedSum):
+            raise ConfigurationError("noise is sized for the whole update: not in a compressed sum")
+        privacy.charge(number, noisy, coordinator.result)
         means = coder.decode(coordinator.result)
         digest = hashlib.sha256(b"".join(tensor.tobytes() for tensor in means.update.values())).digest()
-        privacy.released(number, coder.coder, digest)
+        privacy.released(number, noisy, digest)
     except SecureFLError as error:
         return None, error
     return means, None

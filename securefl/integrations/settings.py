@@ -7,12 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 from securefl.ckks import KeyModel
 from securefl.encoding.layout import TensorSpec
 from securefl.errors import ConfigurationError, TooFewClientsError
 from securefl.fl.protections import THRESHOLD, key_model_named
 from securefl.integrations.carried import needs_helper
+from securefl.integrations.compression import Compressor
 from securefl.integrations.invitation import Invitation
 from securefl.integrations.roll import NO_NAMES, Names
 from securefl.integrations.terms import CompressionTerms, NoiseTerms
@@ -33,7 +35,8 @@ class Settings:
     ``key_model``, ``flooding``: under ckks ("threshold" needs no helper, "key_holder" and "shared_key" do).
     ``identities``: name the clients' public keys in masked sums too, for clients that have pinned theirs.
     ``keep``: tensors that are not summed: the global model's stay. ``groups``: how many sums a round has; the strategy
-    then works on the groups' means, and the server learns each of them.
+    then works on the groups' means, and the server learns each of them. ``compression``: keys of the configuration's
+    [compression], for what an update is reduced to; ``None``: the grid alone.
     """
 
     protect: str = "masked"
@@ -50,8 +53,13 @@ class Settings:
     evaluate_metrics: Mapping[str, float] = field(default_factory=dict)
     keep: Sequence[str] = ()
     groups: int = 1
+    compression: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.compression is not None:
+            Compressor(self.compression)
+            if self.groups != 1:
+                raise ConfigurationError("the groups of a round have scales of their own: compression is for one sum")
         if self.protect == "ckks" and self.key_model != THRESHOLD:
             key_model_named(self.key_model)
         if isinstance(self.groups, bool) or not isinstance(self.groups, int) or self.groups < 1:

@@ -12,13 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from securefl.encoding.clipping import clip_to_norm
+from securefl.encoding.compressor import Scale
 from securefl.encoding.layout import Layout
 from securefl.encoding.quantize import SEED_BYTES, FixedPoint
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl.interfaces import Coder, Contribution
 from securefl.fl.pipeline import Pipeline
+from securefl.integrations.compression import CompressedSum, Feedback
 from securefl.integrations.invitation import METRICS, Invitation
 from securefl.machine import RoundContext, SumResult
 from securefl.types import IntegerVector, Tensors
@@ -44,12 +47,14 @@ class VectorCoder:
     """Both directions for one invitation. Raises :class:`ConfigurationError` when it proposes what cannot work."""
 
     invitation: Invitation
-    coder: Coder
+    coder: Coder | CompressedSum
 
     @classmethod
     def of(cls, invitation: Invitation) -> VectorCoder:
         """The coder that ``invitation`` describes."""
         proposed, noise = invitation, invitation.noise
+        if proposed.compression is not None and proposed.layout:
+            return cls(proposed, CompressedSum(proposed, proposed.compression))
         if noise is None:
             grid = FixedPoint(proposed.clip_range, proposed.value_bits)
             return cls(proposed, Pipeline(proposed.summed, grid, proposed.max_weight))
@@ -69,21 +74,32 @@ class VectorCoder:
         )
         return cls(proposed, NoisyCoder(proposed.summed, mechanism, proposed.value_bits))
 
-    def encode(self, update: Tensors, weight: int, metrics: Mapping[str, float]) -> IntegerVector:
-        """One client's vector. ``update``: the tensors that the invitation names, and no others.
+    def encode(
+        self, update: Tensors, weight: int, metrics: Mapping[str, float], feedback: Feedback | None = None
+    ) -> IntegerVector:
+        """One client's vector. ``update``: the tensors that the invitation names, and no others. ``feedback``: what a
+        compressing client kept.
 
         Raises :class:`InvalidInputError` for values that cannot be summed, a weight beyond ``max_weight``, and a
         metric that was asked for and is missing. Metrics that were not asked for are left out.
         """
-        proposed = self.invitation
+        proposed, coder = self.invitation, self.coder
         given = dict(update)
         if proposed.clip_norm and given:
             layout = Layout(proposed.layout)
             given = layout.unflatten(clip_to_norm(layout.flatten(given), proposed.clip_norm))
+        extra = np.array([self._metric(name, bound, metrics) for name, bound in proposed.metrics], dtype=np.float64)
+        if isinstance(coder, CompressedSum):
+            return coder.encode(given, weight, extra, os.urandom(SEED_BYTES), feedback)
         if proposed.metrics:
-            given[METRICS] = np.array([self._metric(name, bound, metrics) for name, bound in proposed.metrics])
+            given[METRICS] = extra
         weight = 1 if proposed.noise is not None else weight
-        return self.coder.encode(Contribution(given, weight, os.urandom(SEED_BYTES))).values
+        return coder.encode(Contribution(given, weight, os.urandom(SEED_BYTES))).values
+
+    @property
+    def scale(self) -> Scale | None:
+        """What a decoded compressed sum says about the next one's values."""
+        return self.coder.scale if isinstance(self.coder, CompressedSum) else None
 
     def _metric(self, name: str, bound: float, metrics: Mapping[str, float]) -> float:
         value = metrics.get(name)
@@ -93,8 +109,12 @@ class VectorCoder:
 
     def decode(self, result: SumResult) -> Means:
         """The means over the survivors."""
-        tensors, total = self.coder.decode(result)
-        found = tensors.pop(METRICS, np.empty(0))
+        found: NDArray[np.floating]
+        if isinstance(self.coder, CompressedSum):
+            tensors, found, total = self.coder.decode(result)
+        else:
+            tensors, total = self.coder.decode(result)
+            found = tensors.pop(METRICS, np.empty(0))
         scale = 1.0 / self.invitation.clip_range
         metrics = {
             name: float(value) * scale * bound
@@ -103,7 +123,7 @@ class VectorCoder:
         return Means(tensors, metrics, total, len(result.survivors))
 
 
-def context_of(invitation: Invitation, coder: Coder) -> RoundContext:
+def context_of(invitation: Invitation, coder: Coder | CompressedSum) -> RoundContext:
     """The round context: it is bound to every byte of the invitation.
 
     Raises :class:`ConfigurationError` for numbers that cannot be.
@@ -117,4 +137,5 @@ def context_of(invitation: Invitation, coder: Coder) -> RoundContext:
         threshold=invitation.threshold,
         model_hash=invitation.model_hash,
         encoding=invitation.digest,
+        segments=coder.segments if isinstance(coder, CompressedSum) else (),
     )

@@ -18,11 +18,12 @@ from flwr.serverapp import Grid
 
 from securefl.ckks.identity import Identity
 from securefl.errors import ConfigurationError, TooFewClientsError
+from securefl.integrations.compression import Compressor
 from securefl.integrations.flower.exchange import Patience
 from securefl.integrations.flower.muster import Muster
 from securefl.integrations.flower.report import RoundReport
 from securefl.integrations.flower.round import Round
-from securefl.integrations.flower.strategies import calling_strategy, check_strategy
+from securefl.integrations.flower.strategies import calling_strategy, check_strategy, momentum_of
 from securefl.integrations.peers import read_identity
 from securefl.integrations.privacy import mechanism_of
 from securefl.integrations.settings import Settings
@@ -78,6 +79,8 @@ class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking env
         self.muster = Muster(grid, self.identity, step_seconds, self.patience)
         if self.settings.helped and self.settings.groups > 1:
             raise ConfigurationError("a helper serves one sum at a time: groups are for masked and threshold sums")
+        self.compressor = None if self.settings.compression is None else Compressor(self.settings.compression)
+        self.counted: dict[int, int] = {}  # node → the last compressed sum that its vector is in
         self.session = os.urandom(16)
         self._sums = 0
         self._asked_since: float | None = None
@@ -143,6 +146,8 @@ class SecureGrid(Grid):  # type: ignore[misc]  # flwr is not in the checking env
             raise ConfigurationError(f"SecureGrid sums train and evaluate messages, not {', '.join(sorted(kinds))}")
         strategy = self._strategy or calling_strategy()
         check_strategy(strategy, self.settings.groups)
+        if self.compressor is not None:
+            self.compressor.check_server(self.settings.protect, *momentum_of(strategy))
         if kind == "evaluate" and not self.settings.evaluate_metrics:
             raise ConfigurationError(
                 "an evaluation would send each client's metrics in the clear: name those to be summed and their "

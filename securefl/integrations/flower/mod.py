@@ -164,6 +164,10 @@ class _Turn:
         if self._message.metadata.message_type.split(".", maxsplit=1)[0] != invited.kind:
             raise FaultyServerError(f"a message of another type than the {invited.kind} that it invites to")
         self._session.check_new(invited.round)
+        if invited.compression is not None and invited.compression.error_feedback:
+            feedback, counted = self._session.feedback(), self._record.get("counted", 0)
+            feedback.settle(counted if isinstance(counted, int) else 0)
+            self._session.keep_feedback(feedback)
         return participant, frames
 
     # ---- the model and what becomes of it -------------------------------------------------------------------
@@ -195,7 +199,12 @@ class _Turn:
         if isinstance(weight, bool) or not isinstance(weight, int):
             raise InvalidInputError(f"the metric {invited.weight_key!r}, the weight, must be a whole number")
         numbers = {k: v for k, v in metrics[0].items() if not isinstance(v, list)}
-        return participant.coder.encode(update, weight, numbers)
+        if invited.compression is None or not invited.compression.error_feedback:
+            return participant.coder.encode(update, weight, numbers)
+        feedback = self._session.feedback()
+        values = participant.coder.encode(update, weight, numbers, feedback)
+        self._session.keep_feedback(feedback)
+        return values
 
     @staticmethod
     def _update(invited: Invitation, before: dict[str, Any], reply: Message) -> Tensors:

@@ -59,6 +59,7 @@ class Round:
         self._request_bytes = self._reply_bytes = self._exchanges = 0
         self._number = grid.next_sum()
         self._privacy = grid.privacy
+        self._compressor = grid.compressor if kind == "train" else None
 
     def _common(self) -> tuple[str, dict[str, Any], bytes]:
         """The one model and configuration that all clients get."""
@@ -99,6 +100,7 @@ class Round:
                     model_hash=arrays_hash(self._model),
                     arguments_hash=self._arguments,
                     noise=noise_terms(self._privacy),
+                    compression=None if self._compressor is None else self._compressor.terms,
                     names=names,
                 )
                 if self._privacy is not None:
@@ -135,6 +137,7 @@ class Round:
         fields: dict[str, Any] = {"model": coordinator.takes_model(party)}
         if coordinator.first_contact(party):
             fields |= {"invitation": coordinator.invitation.encode(), "me": int(party)}
+            fields["counted"] = self._grid.counted.get(node, 0)
         content = RecordDict(dict(request.content) if fields["model"] else {})
         content[KEY] = ConfigRecord(fields)
         put_frames(content, frames)
@@ -185,12 +188,16 @@ class Round:
         uploaded = {one.nodes[party]: size for party, size in coordinator.uploaded.items() if party != HELPER}
         dropped = {one.nodes[client]: why for client, why in coordinator.dropped().items()}
         means, error = released(coordinator, self._privacy, self._number)
+        if self._compressor is not None:
+            self._compressor.learn(None if means is None else coordinator.coder.scale)
         if coordinator.result is None or means is None:
             error = TooFewClientsError("the sum did not end") if error is None else error
             self._report((), dropped, error, uploaded, None)
             return self._replies.errors(one.clients, error)
         survivors = tuple(one.nodes[client] for client in coordinator.result.survivors)
         self._report(survivors, dropped, None, uploaded, means)
+        if self._compressor is not None:
+            self._grid.counted |= dict.fromkeys(survivors, self._number)
         return self._replies.means(means, survivors, dropped)
 
     def _report(

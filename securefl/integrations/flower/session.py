@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from flwr.app import ConfigRecord, Context
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
 from securefl.errors import FaultyServerError
+from securefl.integrations.compression import Feedback
 from securefl.integrations.flower.records import KEY
 
 __all__ = ["Session"]
 
 IDENTITY: Final = "securefl.identity"
+RESIDUAL: Final = "securefl.residual"
+RESIDUAL_OF: Final = "securefl.residual.of"
 
 
 class Session:
@@ -55,6 +58,21 @@ class Session:
             old = ConfigRecord({"run": self._run, "seed": os.urandom(32)})
             self._state[IDENTITY] = old
         return bytes(old["seed"])
+
+    def feedback(self) -> Feedback:
+        """What this client's coder dropped in earlier sums of the run."""
+        arrays, of = self._state.get(RESIDUAL), self._state.get(RESIDUAL_OF)
+        if not isinstance(arrays, ArrayRecord) or not isinstance(of, ConfigRecord) or of.get("run") != self._run:
+            return Feedback()
+        kept, pending = (arrays[name].numpy() if name in arrays else None for name in ("kept", "pending"))
+        return Feedback(kept, pending, int(str(of["number"])))
+
+    def keep_feedback(self, feedback: Feedback) -> None:
+        """Remember it; it never leaves the node."""
+        values = {"kept": feedback.kept, "pending": feedback.pending}
+        arrays = {name: Array(value) for name, value in values.items() if value is not None}
+        self._state[RESIDUAL] = ArrayRecord(arrays)
+        self._state[RESIDUAL_OF] = ConfigRecord({"run": self._run, "number": feedback.number})
 
     def _record(self) -> ConfigRecord | None:
         old = self._state.get(KEY)

@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 
 from securefl.errors import ConfigurationError
 
-__all__ = ["calling_strategy", "check_strategy"]
+__all__ = ["calling_strategy", "check_strategy", "momentum_of"]
 
 #: Robust rules that make sense on the means of groups.
 _OVER_GROUPS: Final = {"FedMedian", "FedTrimmedAvg"}
@@ -62,3 +62,13 @@ def check_strategy(strategy: Strategy | None, groups: int) -> None:
                 f"{LEAST_GROUPS}, and it works on the groups' means"
             )
         strategy = getattr(strategy, "strategy", None)
+
+
+def momentum_of(strategy: Strategy | None) -> tuple[float, bool]:
+    """The server momentum of ``strategy``, or of what it wraps, and whether it divides by the size of updates."""
+    momentum, adaptive = 0.0, False
+    while strategy is not None:
+        momentum = max(momentum, float(getattr(strategy, "server_momentum", 0.0) or 0.0))
+        adaptive = adaptive or "FedOpt" in {cls.__name__ for cls in type(strategy).__mro__}
+        strategy = getattr(strategy, "strategy", None)
+    return momentum, adaptive

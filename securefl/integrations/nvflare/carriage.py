@@ -13,13 +13,14 @@ from nvflare.apis.shareable import Shareable, make_reply
 from securefl.errors import DecodeError, SecureFLError
 from securefl.wire import Buffer
 
-__all__ = ["FRAMES", "HELLO", "INVITATION", "ME", "TASK", "error_of", "frames_in", "refusal", "with_frames"]
+__all__ = ["COUNTED", "FRAMES", "HELLO", "INVITATION", "ME", "TASK", "error_of", "frames_in", "refusal", "with_frames"]
 
 #: The protocol's own task, and fields of a task's meta data.
 TASK: Final = "securefl"
 FRAMES: Final = "securefl.frames"
 INVITATION: Final = "invitation"
 ME: Final = "me"
+COUNTED: Final = "counted"
 HELLO: Final = "hello"
 ERROR: Final = "securefl.error"
 MAX_FRAMES: Final = 2**16  # a helper has one for every client

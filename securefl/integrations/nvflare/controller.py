@@ -21,8 +21,9 @@ from securefl.errors import (
     TooFewClientsError,
 )
 from securefl.fl.interfaces import LostRoundError
+from securefl.integrations.compression import Compressor
 from securefl.integrations.coordinator import Coordinator, Deliveries
-from securefl.integrations.nvflare.carriage import FRAMES, HELLO, INVITATION, ME, error_of
+from securefl.integrations.nvflare.carriage import COUNTED, FRAMES, HELLO, INVITATION, ME, error_of
 from securefl.integrations.nvflare.tasks import Assignment, Tasks
 from securefl.integrations.peers import HELPER, read_identity
 from securefl.integrations.privacy import mechanism_of, noise_terms, released
@@ -87,6 +88,9 @@ class MaskedFedAvg(ModelController):  # type: ignore[misc]  # nvflare is not in 
         self._own = Identity(os.urandom(32)) if self.identity is None else read_identity(Path(self.identity))
         self._roll: Roll[str] = Roll(self._own.public)
         self._silent: set[str] = set()  # sites that answered the roll call with something else
+        self._counted: dict[str, int] = {}  # site → the last compressed sum that its vector is in
+        asked = (self.settings or {}).get("compression")
+        self._compressor = None if asked is None else Compressor(asked)
         self._tasks = Tasks(self, self.train_task, self._answered, self._failed)
         self.reports: list[dict[str, Any]] = []
         tensors = self._initial()
@@ -167,6 +171,7 @@ class MaskedFedAvg(ModelController):  # type: ignore[misc]  # nvflare is not in 
             model_hash=arrays_hash(tensors),
             arguments_hash=_NO_ARGUMENTS,
             noise=noise_terms(privacy),
+            compression=None if self._compressor is None else self._compressor.terms,
             names=self._roll.names(names, helper) if settings.named else NO_NAMES,
         )
         if privacy is not None:
@@ -180,14 +185,18 @@ class MaskedFedAvg(ModelController):  # type: ignore[misc]  # nvflare is not in 
             self._exchange(coordinator, sites, deliveries, tensors)
             deliveries = coordinator.close()
         self._exchange(coordinator, sites, deliveries, tensors)  # notices that the session has ended
+        survivors = [sites[c] for c in coordinator.result.survivors] if coordinator.result else []
         report = {
-            "survivors": [sites[c] for c in coordinator.result.survivors] if coordinator.result else [],
+            "survivors": survivors,
             "dropped": {sites[client]: why for client, why in coordinator.dropped().items()},
             "failed": None,
             "exchanges": coordinator.exchange,
             "upload_bytes": {sites[p]: n for p, n in sorted(coordinator.uploaded.items()) if p != HELPER},
         }
         means, error = released(coordinator, privacy, number)
+        if self._compressor is not None:
+            self._compressor.learn(None if means is None else coordinator.coder.scale)
+            self._counted |= dict.fromkeys(survivors if means is not None else (), number)
         if means is None:
             return None, {**report, "survivors": [], "failed": f"{type(error).__name__}: {error}"}
         return means, report
@@ -229,6 +238,7 @@ class MaskedFedAvg(ModelController):  # type: ignore[misc]  # nvflare is not in 
             model, meta = dict(tensors) if coordinator.takes_model(party) else None, {}
             if coordinator.first_contact(party):
                 meta = {INVITATION: coordinator.invitation.encode(), ME: int(party)}
+                meta[COUNTED] = self._counted.get(sites[party], 0)
             if model is not None:
                 meta[FRAMES] = [bytes(frame) for frame in frames]
             assignments.append(Assignment(sites[party], tuple(frames), meta, model))

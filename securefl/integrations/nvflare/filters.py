@@ -17,7 +17,7 @@ from nvflare.apis.shareable import Shareable
 
 from securefl.errors import AuthenticationError, FaultyServerError, InvalidInputError, SecureFLError
 from securefl.integrations.invitation import Invitation
-from securefl.integrations.nvflare.carriage import FRAMES, INVITATION, ME, refusal, with_frames
+from securefl.integrations.nvflare.carriage import COUNTED, FRAMES, INVITATION, ME, refusal, with_frames
 from securefl.integrations.nvflare.site import Site
 from securefl.integrations.tensors import arrays_hash, difference
 from securefl.types import Tensors
@@ -46,7 +46,7 @@ class ModelFilter(Filter):  # type: ignore[misc]  # nvflare is not in the checki
             frames = dxo.meta.pop(FRAMES, None)
             invited = dxo.get_meta_prop(INVITATION) is not None
             participant = site.invited(dxo)[0] if invited else site.participant
-            for name in (INVITATION, ME):
+            for name in (INVITATION, ME, COUNTED):
                 dxo.meta.pop(name, None)
             if not isinstance(frames, list) or not all(isinstance(frame, bytes) for frame in frames):
                 raise FaultyServerError("a training task without the frames that belong to it")
@@ -81,7 +81,7 @@ class MaskFilter(Filter):  # type: ignore[misc]
             metrics = dxo.get_meta_prop(MetaKey.INITIAL_METRICS) or {}
             weight = dxo.get_meta_prop(participant.invitation.weight_key)
             update = self._update(dxo, before, participant.invitation)
-            frames = participant.provide(participant.coder.encode(update, weight, metrics))
+            frames = participant.provide(participant.coder.encode(update, weight, metrics, site.feedback))
         except SecureFLError as error:
             site.go_on(None)
             self.log_warning(fl_ctx, f"{type(error).__name__}: {error}")

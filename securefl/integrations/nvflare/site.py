@@ -14,8 +14,9 @@ from nvflare.apis.dxo import DXO
 from nvflare.apis.fl_context import FLContext
 
 from securefl.errors import DecodeError, FaultyServerError
+from securefl.integrations.compression import Feedback
 from securefl.integrations.invitation import Invitation
-from securefl.integrations.nvflare.carriage import INVITATION, ME
+from securefl.integrations.nvflare.carriage import COUNTED, INVITATION, ME
 from securefl.integrations.participant import Participant
 from securefl.integrations.peers import IDENTITY_KEY, KEY_FILE_KEY, PEERS_KEY, Peers
 from securefl.integrations.policy import FILE_KEY, Policy
@@ -33,6 +34,7 @@ FILES: Final = {
 _SESSION: Final = "securefl.session"
 _ROUND: Final = "securefl.round"
 _SEED: Final = "securefl.identity"
+_RESIDUAL: Final = "securefl.residual"
 
 
 class Site:
@@ -67,6 +69,15 @@ class Site:
     def keep(self, name: str, value: Any) -> None:
         """In the memory of the site's process, for this job."""
         self._ctx.set_prop(name, value, private=True, sticky=True)
+
+    @property
+    def feedback(self) -> Feedback:
+        """What this client's coder dropped in earlier sums of the job; in the memory of its process."""
+        feedback = self.kept(_RESIDUAL)
+        if not isinstance(feedback, Feedback):
+            feedback = Feedback()
+            self.keep(_RESIDUAL, feedback)
+        return feedback
 
     @property
     def session(self) -> Any:
@@ -105,6 +116,8 @@ class Site:
         """Answer an invitation as a client."""
         me, proposal = self.called(dxo)
         participant, frames = Participant.invited(proposal, PartyId(me), self.policy, self.peers)
+        counted = dxo.get_meta_prop(COUNTED, 0)
+        self.feedback.settle(counted if isinstance(counted, int) else 0)
         self.answered(participant)
         return participant, frames
 

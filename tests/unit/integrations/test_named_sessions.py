@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from securefl.ckks.identity import Identity
+from securefl.encoding.chain import Chain
 from securefl.encoding.layout import Layout
+from securefl.encoding.public import PublicRandomness
+from securefl.encoding.sparsify import RandomK
 from securefl.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -28,6 +31,7 @@ from securefl.integrations.peers import HELPER, Peers, make_identity
 from securefl.integrations.policy import Policy
 from securefl.integrations.roll import Names
 from securefl.integrations.settings import Settings
+from securefl.integrations.terms import CompressionTerms
 from securefl.types import PartyId
 
 pytest.importorskip("tenseal")
@@ -261,6 +265,28 @@ def test_a_helper_opens_one_sum_and_keeps_to_its_floor() -> None:
     proposal = invitation("ckks", "key_holder").encode()
     with pytest.raises(TooFewClientsError, match="may be opened over 3"):
         Participant.invited(proposal, PartyId(1), Policy(minimum_survivors=4), session.peers[PartyId(1)])
+
+
+@pytest.mark.parametrize(("protect", "key_model"), CASES)
+@pytest.mark.parametrize("levels", [0, 63])
+def test_compressed_sums_under_every_protection(protect: str, key_model: str, levels: int, key_file: Path) -> None:
+    """Half of the values on 63 levels or the fixed grid, metrics apart: what comes out is the coder's own estimate."""
+    mean_square = float(np.mean([(i / 64 * UPDATES[i]["a"]) ** 2 for i in UPDATES]))
+    scale = (mean_square, 5 * mean_square) if levels else (0.0, 0.0)
+    terms = CompressionTerms("random_k", 0.5, levels, 4.0, True, 1.0, bytes(range(32)), *scale)
+    proposal = invitation(protect, key_model, compression=terms)
+    server = Sum(proposal, key_file).run()
+    means = server.coder.decode(server.result)
+    assert (means.total_weight, means.survivors) == (15, 5)
+    assert means.metrics == pytest.approx({"m": 5 / 15}, abs=1e-2)
+    layout = Layout.of(UPDATES[1])
+    coder = Chain((RandomK(0.5),)).at(tuple(s.shape for s in layout.tensors), PublicRandomness(bytes(range(32)), 1))
+    wanted = coder.expand(coder.project(sum(i * layout.flatten(UPDATES[i]) for i in UPDATES) / np.float32(15), 0))
+    found = layout.flatten({name: value.astype(np.float32) for name, value in means.update.items()})
+    step = 8 * np.sqrt(mean_square) / 62 if levels else 0.5 / (2**15 - 1)
+    assert np.abs(found - wanted).max() < 5 * step * 64 / 15 + 1e-6
+    assert means.update["a"].any()
+    assert server.coder.scale.mean_square > 0
 
 
 def test_who_may_speak_to_whom() -> None:
