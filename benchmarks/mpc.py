@@ -19,6 +19,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import _mpc_engines
 import numpy as np
 import torch
 from _harness import command_line, write_figures
@@ -193,6 +194,7 @@ def measure(quick: bool) -> dict[str, Any]:
         taken, cost = timed(servers, lambda: model.train_step(images, labels, lr=0.125), few)
         rows["training step, batch 128"] = {**taken, **cost, "samples": 128}
         report["digits"] = digits(servers, 1 if quick else 10)
+    report["engines"] = _mpc_engines.measure(mlp, processor, quick)
     report["truncation"] = truncation_failures(10**6 if quick else 10**8)
     return report
 
@@ -237,6 +239,7 @@ def show(report: dict[str, Any]) -> None:
             ],
         ],
     )
+    _mpc_engines.show(report["engines"])
     console.print("Peers (CrypTen and others): not installed here, not measured", markup=False)
 
 
