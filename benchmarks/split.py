@@ -5,12 +5,14 @@
 Layer: 256 to 10, forward: client encrypts, server computes and re-randomises, client decrypts. The peer is
 ``ckks_vector.mm`` on one sample at a time (N = 4096, [40, 20, 40], scale 2^20, its Galois keys made beforehand), a few
 samples of it timed and multiplied up to the batch; both are timed in turn, medians. Training: digits (4 clients, MLP
-64-64-10) and synthetic series (3 clients, 256 activations), the same seeds with and without encryption. Attacks: with
-what the server holds in either mode. One thread; ratios carry over to other machines, times do not.
+64-64-10) and synthetic series (3 clients, 256 activations), the same seeds in plain split learning, over ciphertexts
+and over secret shares (three parties as threads of this process); rounds of the modes take turns, medians. Attacks:
+with what the server, or one of the servers, holds. One thread; ratios carry over to other machines, times do not.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -26,12 +28,15 @@ from securefl.ckks.linear import LinearClient, LinearLayer, LinearServer
 from securefl.ckks.params import parameter_set
 from securefl.cli.output import bytes_text, console, print_table
 from securefl.fl.config import parse
+from securefl.fl.data import Dataset
 from securefl.fl.seeds import SeedTree
 from securefl.split.attacks import activations_from_gradients
 from securefl.split.encrypted import CIPHERTEXTS, EncryptedMode
 from securefl.split.leakage import correlation, leakage_of
 from securefl.split.runner import default_cut, settings_of, workload_of
-from securefl.split.training import SplitTraining
+from securefl.split.shared import SharedMode
+from securefl.split.shared_view import server_view
+from securefl.split.training import SplitRound, SplitTraining
 
 FEATURES, OUTPUTS = 256, 10
 
@@ -122,7 +127,7 @@ def layers(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def training_of(series: bool, protect: str, rounds: int, ciphertexts: str) -> tuple[SplitTraining, dict[str, Any]]:
+def training_of(series: bool, protect: str, rounds: int, ciphertexts: str) -> tuple[SplitTraining, Dataset]:
     split: dict[str, Any] = {"protect": protect, "series": series}
     values: dict[str, Any] = {
         "data": {"clients": 3 if series else 4, "partition": "iid"},
@@ -135,18 +140,26 @@ def training_of(series: bool, protect: str, rounds: int, ciphertexts: str) -> tu
     seeds = SeedTree(0)
     model, clients, test = workload_of(config, config.split, seeds)
     parts = default_cut(model, None, None, labels_at_server=False)
-    run = SplitTraining(parts, clients, test, settings_of(config, config.split), seeds.child("split"), suite="x25519")
-    records = list(run.rounds())
-    figures = leakage_of(*run.server_views(test), test, seeds.child("leakage"))
-    last = records[-1]
-    return run, {
+    settings = settings_of(config, config.split)
+    return SplitTraining(parts, clients, test, settings, seeds.child("split"), suite="x25519"), test
+
+
+def row_of(
+    run: SplitTraining, test: Dataset, records: list[SplitRound], protect: str, ciphertexts: str, plain: float
+) -> dict[str, Any]:
+    """``plain``: median seconds of the plain run's epochs."""
+    figures = leakage_of(*run.server_views(test), test, SeedTree(0).child("leakage"))
+    last, seconds = records[-1], median(record.seconds for record in records)
+    return {
         "dataset": test.name,
         "protect": protect if protect != "ckks" else f"ckks, {ciphertexts}",
         "accuracy": last.accuracy,
-        "epoch_seconds": median(record.seconds for record in records),
+        "epoch_seconds": seconds,
+        "epoch_ratio": seconds / plain,
         "up": last.up,
         "down": last.down,
         "sum_bytes": last.sum_bytes,
+        "between": last.between,
         "reconstruction": figures.reconstruction,
         "distance_correlation": figures.distance_correlation,
         "label_auc": figures.label_auc,
@@ -155,12 +168,19 @@ def training_of(series: bool, protect: str, rounds: int, ciphertexts: str) -> tu
 
 def trainings(quick: bool) -> list[dict[str, Any]]:
     rows = []
+    modes = [("plain", ""), ("shared", ""), ("ckks", "compact"), ("ckks", "wide")]
     for series in (False, True):
-        for protect, ciphertexts in (("plain", ""), ("ckks", "compact"), ("ckks", "wide")):
-            if quick and ciphertexts == "wide":
-                continue
-            rounds = 1 if quick else (8 if series else 6)
-            rows.append(training_of(series, protect, rounds, ciphertexts)[1])
+        rounds = 1 if quick else (8 if series else 6)
+        with ExitStack() as opened:
+            runs = {mode: training_of(series, mode[0], rounds, mode[1]) for mode in modes[: 3 if quick else None]}
+            for run, _ in runs.values():
+                opened.enter_context(run)
+            records: dict[tuple[str, str], list[SplitRound]] = {mode: [] for mode in runs}
+            for each in zip(*(run.rounds() for run, _ in runs.values()), strict=True):
+                for mode, record in zip(runs, each, strict=True):
+                    records[mode].append(record)
+            plain = median(record.seconds for record in records["plain", ""])
+            rows += [row_of(*runs[mode], records[mode], *mode, plain) for mode in runs]
     return rows
 
 
@@ -194,11 +214,38 @@ def attack(batch: int = 8, clients: int = 4) -> dict[str, float]:
     }
 
 
+def attack_on_shares(batch: int = 8) -> float:
+    """The same with one server's share of dz and of dW, the larger correlation of both servers'."""
+    rng = np.random.default_rng(1)
+    torch.manual_seed(0)
+    linear = nn.Linear(FEATURES, OUTPUTS)
+    shapes = ((FEATURES,), (OUTPUTS,))
+    mode = SharedMode.of(
+        linear, shapes, activation_range=8.0, gradient_range=1.0, max_batch=batch, momentum=0.0, clients=1
+    )
+    found = []
+    for server in (0, 1):
+        guesses, truths = [], []
+        for _ in range(20):
+            activations = np.maximum(rng.normal(size=(batch, FEATURES)), 0).astype(np.float32)
+            with torch.no_grad():
+                p = torch.softmax(linear(torch.from_numpy(activations)), dim=1).numpy()
+            dz = (p - np.eye(OUTPUTS)[rng.integers(0, OUTPUTS, batch)]).astype(np.float32)
+            view = server_view(mode, activations, dz, server)
+            guess = activations_from_gradients(view.gradients[:, :OUTPUTS], view.weight_gradients["weight"].T)
+            guesses.append(guess / np.linalg.norm(guess, axis=1, keepdims=True))
+            truths.append(activations)
+        truth = np.concatenate(truths)
+        found.append(abs(correlation(np.concatenate(guesses), truth, truth.mean(axis=0))))
+    return max(found)
+
+
 def main() -> None:
     arguments = command_line(__doc__)
     torch.set_num_threads(1)
     with threadpool_limits(1):
         linear, trained, broken = layers(arguments.quick), trainings(arguments.quick), attack()
+        broken["shared_correlation"] = attack_on_shares()
     report = {"layer": linear, "training": trained, "pinv": broken}
     write_figures(report, arguments.json)
     if arguments.json == "-":
@@ -234,26 +281,27 @@ def main() -> None:
         ],
     )
     print_table(
-        "training (bytes per example), and what the server's view gives away",
-        (
-            "data",
-            "protect",
-            "accuracy",
-            "s/epoch",
-            "up/example",
-            "down/example",
-            "sums",
-            "rebuilt",
-            "dcor",
-            "label AUC",
-        ),
+        "training, bytes per example: of the client, of protected sums, among the computing parties",
+        ("data", "protect", "accuracy", "s/epoch", "x plain", "up", "down", "sums", "parties"),
         [
             (
                 row["dataset"],
                 row["protect"],
                 f"{row['accuracy']:.4f}",
                 f"{row['epoch_seconds']:.2f}",
-                *(bytes_text(row[key]) for key in ("up", "down", "sum_bytes")),
+                f"{row['epoch_ratio']:.1f}",
+                *(bytes_text(row[key]) for key in ("up", "down", "sum_bytes", "between")),
+            )
+            for row in trained
+        ],
+    )
+    print_table(
+        "what the view of the server, or of one server, gives away",
+        ("data", "protect", "inputs rebuilt", "distance corr.", "label AUC"),
+        [
+            (
+                row["dataset"],
+                row["protect"],
                 *(f"{row[key]:.3f}" for key in ("reconstruction", "distance_correlation", "label_auc")),
             )
             for row in trained
@@ -261,7 +309,8 @@ def main() -> None:
     )
     console.print(
         f"a = pinv(dz') dW, batch {broken['batch']}: greatest error {broken['clear_error']:.2g} from gradients in the "
-        f"clear; correlation {broken['ours_correlation']:.3f} from what our server holds",
+        f"clear; correlation {broken['ours_correlation']:.3f} from what our server holds, "
+        f"{broken['shared_correlation']:.3f} from what one of two servers holds",
         markup=False,
     )
 

@@ -36,6 +36,7 @@ _CHECKS: Final = {
     "transport": "securefl.audit.checks.transport",
     "shells": "securefl.audit.checks.shells",
     "mpc": "securefl.audit.checks.mpc",
+    "mpc-replicated": "securefl.audit.checks.replicated",
     "split": "securefl.audit.checks.split",
     "compression": "securefl.audit.checks.compression",
     "ckks-sum": "securefl.audit.checks.ckks",

@@ -31,12 +31,13 @@ def serve(
 ) -> None:
     """Hold the body and answer one client until it leaves."""
     from securefl.fl.config import load
-    from securefl.split.remote import Session
+    from securefl.split.remote import Session, refuse_shared
     from securefl.split.remote import serve as answer
     from securefl.transport.tls import Credentials, Listener, parse_address
     from securefl.types import PartyId
 
     session = Session.of(load(config), PartyId(client))
+    refuse_shared(session)
     mine = Credentials.in_folder(credentials, name)
     with Listener(parse_address(listen), mine, [peer], context=session.context.hash) as listener:
         host, port = listener.address

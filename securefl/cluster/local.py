@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from securefl.cluster.control import CLIENT, serve
-from securefl.cluster.servers import Servers
+from securefl.cluster.servers import Servers, check_engine
 from securefl.cluster.sockets import SocketChannel, connected_pair
 from securefl.errors import ConfigurationError, SecureFLError
 from securefl.mpc.channel import PARTIES, memory_channels
+from securefl.mpc.operations import PARTY_KINDS
 from securefl.mpc.party import join
 from securefl.mpc.service import Service
 from securefl.primitives.entropy import SystemEntropy
@@ -34,25 +35,33 @@ _SECONDS_TO_START = 120.0
 
 
 def local_cluster(
-    *, parties: str = "processes", links: str = "unix", deadline: float = 60.0, audit: float = 0.0
+    *,
+    engine: str = "dealer",
+    parties: str = "processes",
+    links: str = "unix",
+    deadline: float = 60.0,
+    audit: float = 0.0,
 ) -> Servers:
-    """Two servers and a helper on this machine, to be used in a ``with`` statement.
+    """Three parties on this machine, to be used in a ``with`` statement.
 
+    ``engine``: "dealer", two servers and a helper that deals masks, or "replicated", three servers of which any two
+    have everything and each one alone nothing (:mod:`securefl.mpc.operations`).
     ``parties``: "processes" (each its own, of this user: a demonstration and a test bed, not a separation of trust), or
     "threads" of this one. ``links`` of processes: "unix" socket pairs or "tcp" over loopback. ``deadline``: seconds
     without progress after which a party gives the others up. ``audit``: the share of batches in which the helper is
     checked (:class:`Servers`). Raises :class:`ConfigurationError` for other choices.
     """
+    check_engine(engine, audit)
     if links not in {"unix", "tcp"}:
         raise ConfigurationError(f"links between local parties are 'unix' or 'tcp', not {links!r}")
     if parties == "threads":
-        return _threads(deadline, audit)
+        return _threads(engine, deadline, audit)
     if parties != "processes":
         raise ConfigurationError(f"local parties are 'processes' or 'threads', not {parties!r}")
-    return _processes(links, deadline, audit)
+    return _processes(engine, links, deadline, audit)
 
 
-def _threads(deadline: float, audit: float) -> Servers:
+def _threads(engine: str, deadline: float, audit: float) -> Servers:
     channels = memory_channels(deadline=deadline)
     controls = memory_channels(PARTIES + 1, deadline=None)
     session = SystemEntropy().token(16)
@@ -60,7 +69,7 @@ def _threads(deadline: float, audit: float) -> Servers:
     def run(me: int) -> None:
         try:
             with suppress(SecureFLError):  # reported to the client
-                serve(Service(join(channels[me], session)), controls[me])
+                serve(Service(join(channels[me], session, kind=PARTY_KINDS[engine])), controls[me])
         finally:
             channels[me].close()
             controls[me].close()
@@ -68,10 +77,10 @@ def _threads(deadline: float, audit: float) -> Servers:
     pool = ThreadPoolExecutor(PARTIES, thread_name_prefix="party")
     for me in range(PARTIES):
         pool.submit(run, me)
-    return Servers(controls[CLIENT], on_close=pool.shutdown, audit=audit)
+    return Servers(controls[CLIENT], on_close=pool.shutdown, audit=audit, engine=engine)
 
 
-def _processes(links: str, deadline: float, audit: float) -> Servers:
+def _processes(engine: str, links: str, deadline: float, audit: float) -> Servers:
     pairs = {(a, b): connected_pair(links) for a in range(PARTIES) for b in range(a + 1, PARTIES)}
     controls = [connected_pair("unix") for _ in range(PARTIES)]
     session = SystemEntropy().token(16).hex()
@@ -81,8 +90,18 @@ def _processes(links: str, deadline: float, audit: float) -> Servers:
             b if a == me else a: pair[0 if a == me else 1].fileno() for (a, b), pair in pairs.items() if me in (a, b)
         }
         control = controls[me][1].fileno()
-        command = [sys.executable, "-m", "securefl.cluster.process", "--party", str(me), "--session", session]
-        command += ["--control", str(control), "--deadline", str(deadline)]
+        command = [
+            sys.executable,
+            "-m",
+            "securefl.cluster.process",
+            "--party",
+            str(me),
+            "--session",
+            session,
+            "--engine",
+            engine,
+        ]
+        command += ["--control", str(control), "--deadline", str(deadline), "--engine", engine]
         for other, handle in own.items():
             command += ["--link", str(other), str(handle)]
         environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -99,7 +118,7 @@ def _processes(links: str, deadline: float, audit: float) -> Servers:
                 process.kill()
                 process.wait()
 
-    servers = Servers(channel, on_close=leave, audit=audit)
+    servers = Servers(channel, on_close=leave, audit=audit, engine=engine)
     channel.deadline = max(deadline, _SECONDS_TO_START)
     try:
         for me in range(PARTIES):

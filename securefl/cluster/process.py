@@ -17,11 +17,11 @@ from securefl.cluster.sockets import SocketChannel
 from securefl.errors import LostPartyError, SecureFLError
 from securefl.mpc import gemm
 from securefl.mpc.channel import PARTIES
+from securefl.mpc.operations import PARTY_KINDS
 from securefl.mpc.party import join
 from securefl.mpc.service import Service
 
 __all__ = ["calibrate", "main"]
-
 
 _TRIALS = 6
 
@@ -56,6 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="securefl.cluster.process")
     parser.add_argument("--party", type=int, choices=range(PARTIES), required=True)
     parser.add_argument("--session", required=True)
+    parser.add_argument("--engine", choices=sorted(PARTY_KINDS), required=True)
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--link", type=int, nargs=2, action="append", metavar=("PARTY", "SOCKET"), required=True)
     parser.add_argument("--deadline", type=float, required=True)
@@ -67,7 +68,11 @@ def main() -> int:
     one_thread()
     try:
         control.send(CLIENT, b"ready")
-        serve(Service(join(channel, bytes.fromhex(chosen.session))), control, channel.flush)
+        serve(
+            Service(join(channel, bytes.fromhex(chosen.session), kind=PARTY_KINDS[chosen.engine])),
+            control,
+            channel.flush,
+        )
     except LostPartyError:
         return 1  # reported, or there is nobody left to report to
     except SecureFLError as error:

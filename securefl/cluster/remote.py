@@ -16,6 +16,7 @@ from securefl.cluster.control import CLIENT, serve
 from securefl.cluster.roster import Roster
 from securefl.cluster.servers import Servers
 from securefl.errors import ConfigurationError, DeadlineError, LostPartyError, PeerLostError, SecureFLError
+from securefl.mpc.operations import PARTY_KINDS
 from securefl.mpc.party import join as join_party
 from securefl.mpc.service import MAX_COMMAND_BYTES, MAX_PAYLOAD_BYTES, Service
 from securefl.primitives.entropy import SystemEntropy
@@ -71,7 +72,7 @@ def connect(path: Path | str = "cluster.toml", *, name: str | None = None, wait:
         for link in links.values():
             link.close()
         raise
-    return Servers(channel)
+    return Servers(channel, engine=roster.engine)
 
 
 def serve_party(
@@ -99,7 +100,7 @@ def serve_party(
         timeout=roster.deadline,
         refused=lambda error: tell(f"refused: {type(error).__name__}: {error}"),
     ) as listener:
-        tell(f"party {number} ({name}) listens at {listener.address[0]}:{listener.address[1]}")
+        tell(f"party {number} ({name}) listens at {listener.address[0]}:{listener.address[1]}, engine {roster.engine}")
         waiting: list[Link] = []  # accepted, and not served yet
         done = 0
         while sessions is None or done < sessions:
@@ -164,7 +165,7 @@ class _Desk:
             session = bytes(control.receive(CLIENT, SESSION_BYTES))
             control.send(CLIENT, b"\1")
             control.deadline = None  # a client may think between its commands as long as it likes
-            serve(Service(join_party(channel, session)), control)
+            serve(Service(join_party(channel, session, kind=PARTY_KINDS[self._roster.engine])), control)
         except LostPartyError as error:
             if error.party == CLIENT or _CLIENT_GONE in str(error):
                 client.close()

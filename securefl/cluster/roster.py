@@ -11,18 +11,20 @@ from typing import Any, Final
 
 from securefl.errors import ConfigurationError
 from securefl.mpc.channel import PARTIES
+from securefl.mpc.operations import ENGINES
 from securefl.transport.tls import Address, Credentials, parse_address
 from securefl.transport.tls.frames import check_name
 
 __all__ = ["Roster"]
 
-_KEYS: Final = {"party", "clients", "certificates", "deadline"}
+_KEYS: Final = {"party", "clients", "certificates", "deadline", "engine"}
 
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """The parties of a cluster by name, in the order of their numbers: two servers, then the helper.
+    """The parties of a cluster by name, in the order of their numbers: servers 0 and 1, then the helper or server 2.
 
+    ``engine``: "dealer" (with a helper) or "replicated" (three servers), see :mod:`securefl.mpc.operations`.
     ``clients``: who may give tasks. ``certificates``: the folder with ``ca.pem`` and this machine's own ``NAME.pem``
     and ``NAME.key``. ``deadline``: seconds after which a silent party is given up.
     """
@@ -31,6 +33,7 @@ class Roster:
     clients: tuple[str, ...]
     certificates: Path
     deadline: float
+    engine: str = "dealer"
 
     @classmethod
     def load(cls, path: Path | str) -> Roster:
@@ -53,7 +56,9 @@ class Roster:
             raise ConfigurationError(f"unknown key {unknown[0]!r}; there are {', '.join(sorted(_KEYS))}")
         parties = values.get("party")
         if not isinstance(parties, list) or len(parties) != PARTIES:
-            raise ConfigurationError(f"there are {PARTIES} [[party]] tables: two servers, then the helper")
+            raise ConfigurationError(
+                f"there are {PARTIES} [[party]] tables: two servers, then the helper or the third server"
+            )
         addresses: dict[str, Address] = {}
         for party in parties:
             if not isinstance(party, dict) or set(party) != {"name", "address"}:
@@ -68,8 +73,11 @@ class Roster:
         deadline = values.get("deadline", 30.0)
         if type(deadline) not in {int, float} or not 0 < deadline <= 86400:
             raise ConfigurationError("deadline is a number of seconds above 0, at most 86400")
+        engine = _text({"engine": "dealer", **values}, "engine")
+        if engine not in ENGINES:
+            raise ConfigurationError(f"engine is {' or '.join(map(repr, ENGINES))}, not {engine!r}")
         certificates = folder / _text({"certificates": "certificates", **values}, "certificates")
-        return cls(addresses, tuple(clients), certificates, float(deadline))
+        return cls(addresses, tuple(clients), certificates, float(deadline), engine)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,7 +87,9 @@ class Roster:
     @property
     def context(self) -> bytes:
         """32 bytes that parties with the same roster have alike; addresses may differ from machine to machine."""
-        agreed = {"parties": self.names, "clients": sorted(self.clients)}
+        agreed: dict[str, Any] = {"parties": self.names, "clients": sorted(self.clients)}
+        if self.engine != "dealer":
+            agreed["engine"] = self.engine
         return hashlib.sha256(b"securefl/v1/cluster\0" + json.dumps(agreed, sort_keys=True).encode()).digest()
 
     def credentials(self, name: str) -> Credentials:

@@ -30,10 +30,10 @@ from securefl.mpc.channel import HELPER, PARTIES, Channel
 from securefl.mpc.fixed import FRACTION, decode, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import check_headroom, check_trainable
-from securefl.mpc.party import as_bytes
-from securefl.mpc.service import MAX_RATE, encode_command, expand
+from securefl.mpc.handover import hand_out
+from securefl.mpc.operations import ENGINES
+from securefl.mpc.service import MAX_RATE, encode_command
 from securefl.primitives.entropy import Entropy, SystemEntropy
-from securefl.primitives.prg import KEY_BYTES
 from securefl.wire import Buffer
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from securefl.cluster.importing import Imported
 
-__all__ = ["Cost", "Servers", "SharedModel", "SharedTensor"]
+__all__ = ["Cost", "Servers", "SharedModel", "SharedTensor", "check_engine"]
 
 #: Inputs of a model are promised to be no larger, unless share() says otherwise.
 INPUT_RANGE = 16.0
@@ -56,8 +56,8 @@ _LATER_MOST = 1 << 16
 class Cost:
     """What the parties did since the cluster was opened, or since :meth:`Servers.cost` was last asked.
 
-    ``milliseconds``: from the first command to the last answer. ``rounds``: exchanges between the servers. ``sent``:
-    payload bytes by link, (from, to); the helper is party 2.
+    ``milliseconds``: from the first command to the last answer. ``rounds``: messages between parties that wait for one
+    another. ``sent``: payload bytes by link, (from, to); the helper is party 2.
     """
 
     milliseconds: float
@@ -196,6 +196,7 @@ class SharedModel:
 class Servers:
     """The parties, as one client sees them. ``links``: its channel to parties 0, 1 and 2.
 
+    ``engine``: how they compute, "dealer" or "replicated" (:mod:`securefl.mpc.operations`).
     ``audit``: the share of batches whose deals are recomputed instead of used, chosen at random; every batch is then
     fresh (SPEC mpc §10), which costs one more opening of the weights per call. ``on_close``: called once when the
     cluster is closed. A client closes a cluster when a call fails: the parties may have gone on differently.
@@ -207,9 +208,11 @@ class Servers:
         on_close: Callable[[], None] = lambda: None,
         entropy: Entropy | None = None,
         audit: float = 0.0,
+        engine: str = "dealer",
     ) -> None:
-        if not 0 <= audit <= 1:
-            raise ConfigurationError(f"the share of batches to audit is from 0 to 1, got {audit:g}")
+        check_engine(engine, audit)
+        #: "dealer" or "replicated".
+        self.engine = engine
         #: How many batches were audited.
         self.audited = 0
         self._audit = audit
@@ -260,10 +263,8 @@ class Servers:
             limit = 2.0**31
         words = encode(array, fraction, limit)
         number = self._number()
-        key = self._entropy.token(KEY_BYTES)
-        rest = words - expand(key, words.shape)
-        sown = not self._audit  # a batch that can be audited uses no mask that a client chose
-        payloads = [key, as_bytes(np.asarray(rest, order="C")) if words.size else b"", key if sown else b""]
+        sown = self.engine == "dealer" and not self._audit  # a batch that can be audited uses no mask of a client
+        payloads = hand_out(self.engine, words, self._entropy, sown)
         self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction, sown=sown)
         return SharedTensor(self, number)
 
@@ -399,6 +400,16 @@ class Servers:
 
     def __repr__(self) -> str:
         return f"<Servers, {'open' if self._open else 'closed'}>"
+
+
+def check_engine(engine: str, audit: float = 0.0) -> None:
+    """Raises :class:`ConfigurationError` for an engine that there is not, or an audit that it cannot have."""
+    if engine not in ENGINES:
+        raise ConfigurationError(f"the engines are {' and '.join(map(repr, ENGINES))}, not {engine!r}")
+    if not 0 <= audit <= 1:
+        raise ConfigurationError(f"the share of batches to audit is from 0 to 1, got {audit:g}")
+    if audit and engine != "dealer":
+        raise ConfigurationError(f"the engine {engine!r} has no dealer to audit: leave audit at 0, or use 'dealer'")
 
 
 def _add(replies: Sequence[memoryview]) -> tuple[Words, tuple[int, ...], int]:

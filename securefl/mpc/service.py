@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -23,18 +23,16 @@ import numpy as np
 from securefl.errors import DecodeError
 from securefl.mpc.audit import audit
 from securefl.mpc.bits import Bits, plane_bytes
-from securefl.mpc.channel import HELPER
 from securefl.mpc.fixed import HEADROOM_BITS
-from securefl.mpc.gemm import Words
 from securefl.mpc.graph import Graph
+from securefl.mpc.handover import take
 from securefl.mpc.network import Network, Pass
 from securefl.mpc.operations import matmul, mul, randomized_part, settle, truncate
 from securefl.mpc.party import Party, as_bytes
-from securefl.mpc.shared import Shared, Sown
-from securefl.primitives.prg import KEY_BYTES, Keystream
+from securefl.mpc.shared import Shared
 from securefl.wire import Buffer
 
-__all__ = ["MAX_COMMAND_BYTES", "MAX_PAYLOAD_BYTES", "MAX_RATE", "Service", "encode_command", "expand"]
+__all__ = ["MAX_COMMAND_BYTES", "MAX_PAYLOAD_BYTES", "MAX_RATE", "Service", "encode_command"]
 
 MAX_COMMAND_BYTES: Final = 1 << 22
 MAX_PAYLOAD_BYTES: Final = 1 << 33
@@ -80,14 +78,6 @@ _COMBINATIONS: Final[Mapping[str, Callable[[Shared, Shared], Shared]]] = {
 def encode_command(operation: str, **fields: Any) -> bytes:
     """The canonical bytes of a command."""
     return json.dumps({"do": operation, **fields}, sort_keys=True, separators=(",", ":")).encode()
-
-
-def expand(key: bytes, shape: Sequence[int]) -> Words:
-    """uint64 words of a stream: server 0's part of what a client shares; the client takes it from the value."""
-    words = np.empty(tuple(shape), np.uint64)
-    if words.size:
-        Keystream(key).fill(words.reshape(-1))
-    return words
 
 
 def _kind_ok(kind: str, value: object) -> bool:
@@ -210,7 +200,8 @@ class Service:
     def _audit(self, command: dict[str, Any], _: memoryview) -> bytes:
         data = command["command"].encode()
         inner = decode_command(data)
-        if self.party.is_helper or not inner.get("fresh"):  # before any key is opened
+        party = self.party
+        if party.is_helper or party.replicated or not inner.get("fresh"):  # before any key is opened
             raise DecodeError("servers audit fresh batches: others use masks of earlier batches, which stay secret")
         audit(self, inner["batch"], data)
         return b""
@@ -235,24 +226,9 @@ class Service:
 
     def _put(self, command: dict[str, Any], payload: memoryview) -> bytes:
         shape = tuple(command["shape"])
-        elements = math.prod(shape)
-        if len(shape) > 8 or elements * 8 > MAX_PAYLOAD_BYTES or command["fraction"] >= HEADROOM_BITS:
+        if len(shape) > 8 or math.prod(shape) * 8 > MAX_PAYLOAD_BYTES or command["fraction"] >= HEADROOM_BITS:
             raise DecodeError(f"a tensor has at most 8 dimensions, 8 GiB and {HEADROOM_BITS - 1} binary places")
-        party, sown = self.party, command["sown"]
-        due = {0: KEY_BYTES, 1: 8 * elements, HELPER: KEY_BYTES if sown else 0}[party.me]
-        if payload.nbytes != due:
-            raise DecodeError(f"the part of a tensor of shape {list(shape)} has {due} bytes, got {payload.nbytes}")
-        part = None
-        if party.me == 1:
-            part = np.frombuffer(payload, np.uint64).reshape(shape)
-        elif due:
-            key = bytes(payload)
-            part = expand(key, shape)
-            if sown:  # a client that tells the two different keys gets results under masks that do not fit
-                party.bind(HELPER - party.me, key)
-        tensor = Shared(party, shape, command["fraction"], None if party.me == HELPER else part)
-        tensor.sown = Sown(part if party.me == HELPER else None) if sown else None
-        self._keep(command["id"], tensor)
+        self._keep(command["id"], take(self.party, shape, command["fraction"], payload, command["sown"]))
         return b""
 
     def _model(self, command: dict[str, Any], _: memoryview) -> bytes:

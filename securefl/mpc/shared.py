@@ -170,10 +170,10 @@ class Shared:
             return Shared(self.party, shape, self.fraction)
         left = zero if self.part is None else self.part
         right = zero if other.part is None else other.part
-        part = np.broadcast_to(operation(left, right), shape)
+        part = _spread(operation(left, right), shape)
         second = None
         if self.second is not None and other.second is not None:
-            second = np.broadcast_to(operation(self.second, other.second), shape)
+            second = _spread(operation(self.second, other.second), shape)
         return Shared(self.party, shape, self.fraction, part, None, self.unsettled or other.unsettled, second)
 
     def add_words(self, words: Words) -> Shared:
@@ -186,7 +186,7 @@ class Shared:
             part = self.words + words
         elif me == 0:
             second = second + words
-        part, second = (None if half is None else np.broadcast_to(half, shape) for half in (part, second))
+        part, second = (None if half is None else _spread(half, shape) for half in (part, second))
         result = Shared(self.party, shape, self.fraction, part, None, self.unsettled, second)
         if self.cut is not None and shape == self.shape:
             result.cut = self.cut if self.party.is_helper else self.cut.added(words)
@@ -219,7 +219,7 @@ class Shared:
             raise InvalidInputError("multiply by public integers; by real numbers with arithmetic.scale")
         words = words.astype(np.int64).view(np.uint64) if words.dtype != np.uint64 else words
         shape = np.broadcast_shapes(self.shape, words.shape)
-        return self.linear(lambda part: np.asarray(np.broadcast_to(part * words, shape)), shape)
+        return self.linear(lambda part: _spread(part * words, shape), shape)
 
     __rmul__ = __mul__
 
@@ -270,6 +270,12 @@ class Shared:
 
     def __repr__(self) -> str:
         return f"<Shared{list(self.shape)}, {self.fraction} binary places>"
+
+
+def _spread(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Broadcast, where that is not the array itself: what is broadcast cannot be written to."""
+    array = np.asarray(array)
+    return array if array.shape == shape else np.broadcast_to(array, shape)
 
 
 def public(party: Party, values: ArrayLike, fraction: int = FRACTION) -> Shared:

@@ -39,7 +39,7 @@ from securefl.transport.tls import Link
 from securefl.types import ClientId
 from securefl.wire import OVERHEAD_BYTES
 
-__all__ = ["LinkChannel", "RemoteClient", "Session", "serve"]
+__all__ = ["LinkChannel", "RemoteClient", "Session", "refuse_shared", "serve"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,6 +166,15 @@ class RemoteClient:
         return float(np.mean(np.concatenate(found) == test.targets))
 
 
+def refuse_shared(session: Session) -> FramedMode:
+    """The mode of one server. Raises :class:`ConfigurationError` for ``shared``, which has none."""
+    if isinstance(session.mode, SharedMode):
+        raise ConfigurationError(
+            "protect = 'shared' has no one server: start the parties by securefl party, and join by --cluster"
+        )
+    return session.mode
+
+
 def serve(session: Session, link: Link, *, idle: float = 60.0) -> int:
     """The server's process: answer one client until it leaves; the body is trained in place. Returns the batches.
 
@@ -173,11 +182,7 @@ def serve(session: Session, link: Link, *, idle: float = 60.0) -> int:
     :class:`~securefl.errors.PeerLostError` when the client is lost in the middle of a batch, and what its frames are
     refused with.
     """
-    if isinstance(session.mode, SharedMode):
-        raise ConfigurationError(
-            "protect = 'shared' has no one server: start the parties by securefl party, and join by --cluster"
-        )
-    engine = session.mode.server()
+    engine = refuse_shared(session).server()
     role = SplitServer(session.context, engine)
     limit = OVERHEAD_BYTES + max(session.context.to_server(engine.limits).values())
     body = Body(session.parts.body, learning_rate=session.settings.learning_rate, momentum=session.settings.momentum)

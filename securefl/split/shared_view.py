@@ -15,9 +15,9 @@ from securefl.cluster.threads import run_parties
 from securefl.errors import InvalidInputError
 from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words
+from securefl.mpc.handover import expand
 from securefl.mpc.network import Network
 from securefl.mpc.party import Party
-from securefl.mpc.service import expand
 from securefl.mpc.shared import Shared, Sown
 from securefl.primitives.entropy import SystemEntropy
 from securefl.primitives.prg import KEY_BYTES

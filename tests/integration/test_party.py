@@ -95,14 +95,15 @@ class Cluster:
         return output, self.processes[name].returncode
 
 
-@pytest.fixture
-def threads(tmp_path):
+@pytest.fixture(params=["dealer", "replicated"])
+def threads(tmp_path, request):
     """The file of a cluster whose parties are threads of this process, over mutual TLS all the same."""
     certificates = tmp_path / "certs"
     pki.init(certificates)
     for name in (*PARTIES, "hospital"):
         pki.issue(certificates, name)
     path = cluster_file(tmp_path)
+    path.write_text(f'engine = "{request.param}"\n' + path.read_text())
     ended: dict[str, Exception] = {}
 
     def run(name):
@@ -120,7 +121,9 @@ def threads(tmp_path):
 def test_clients_come_and_go_and_a_party_that_ends_ends_the_others(threads):
     path, running, ended = threads
     with mpc.connect(path, wait=20) as servers:
-        assert servers.share(np.arange(3.0)).numpy().tolist() == [0, 1, 2]
+        x = servers.share(np.arange(3.0))
+        assert (x * x).numpy().tolist() == [0, 1, 4]
+        assert servers.engine == Roster.load(path).engine
     gone = mpc.connect(path, wait=20)
     gone._links.close()  # without a word: the parties part and join again
     servers = mpc.connect(path, wait=20)
@@ -253,6 +256,7 @@ address = "127.0.0.1:3"
         ('clients = ["hospital"]', 'clients = ["hospital"]\nport = 1', "unknown key 'port'"),
         ('clients = ["hospital"]', 'clients = ["hospital"]\ndeadline = 0', "deadline is a number"),
         ('clients = ["hospital"]', 'clients = ["hospital"]\ncertificates = 1', "certificates is a text"),
+        ('clients = ["hospital"]', 'clients = ["hospital"]\nengine = "steam"', "engine is 'dealer' or 'replicated'"),
         ('name = "server-1"', 'name = "server-0"', "a name of its own"),
         ('name = "server-1"', 'name = "Server 1"', "a party's name"),
         ("127.0.0.1:2", "127.0.0.1", "host:port"),
@@ -278,6 +282,8 @@ def test_a_cluster_file(tmp_path):
     elsewhere.write_text(GOOD.replace("127.0.0.1:2", "example.org:7"))
     assert Roster.load(elsewhere).context == roster.context  # addresses may be written differently
     elsewhere.write_text(GOOD.replace("hospital", "clinic"))
+    assert Roster.load(elsewhere).context != roster.context
+    elsewhere.write_text('engine = "replicated"' + GOOD)
     assert Roster.load(elsewhere).context != roster.context
     with pytest.raises(ConfigurationError, match="cannot read"):
         Roster.load(tmp_path / "none.toml")

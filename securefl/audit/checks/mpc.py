@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -20,10 +20,12 @@ from securefl.mpc.shared import Shared, Sown
 from securefl.primitives.prg import Keystream
 from securefl.wire import Buffer
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "Links", "at_all_parties", "words_of"]
+
+T = TypeVar("T")
 
 
-def _words(values: Sequence[str]) -> Words:
+def words_of(values: Sequence[str]) -> Words:
     return np.array([int(value) for value in values], dtype=np.uint64)
 
 
@@ -65,7 +67,7 @@ def _batches(case: Case) -> None:
         begin()
 
 
-class _Links:
+class Links:
     """Channels of three threads, with what was sent on each link, or one message of another length."""
 
     def __init__(self, spoil: Mapping[str, Any] | None) -> None:
@@ -87,6 +89,16 @@ class _Links:
             send(to, message)
 
         channel.send = watched
+
+
+def at_all_parties(work: Callable[[int], T]) -> list[T]:
+    """``work(party)`` in three threads; when it fails, the error of whoever found the fault."""
+    with ThreadPoolExecutor(PARTIES) as pool:
+        futures = [pool.submit(work, me) for me in range(PARTIES)]
+    errors = [error for error in (future.exception() for future in futures) if error is not None]
+    if errors:
+        raise min(errors, key=lambda error: type(error).__name__)  # who found the fault, before whom it left alone
+    return [future.result() for future in futures]
 
 
 def _run(party: Party, operation: str, places: int, operands: list[Shared]) -> tuple[Shared | None, list[int] | None]:
@@ -112,7 +124,7 @@ def _revealed(bits: Any) -> list[int] | None:
 
 def _operation(case: Case) -> None:
     given = case.input
-    links = _Links(given.get("spoil"))
+    links = Links(given.get("spoil"))
     keys = [bytes.fromhex(key) for key in given["keys"]]
 
     def work(me: int) -> tuple[Shared | None, list[int] | None]:
@@ -120,27 +132,19 @@ def _operation(case: Case) -> None:
         party = Party.with_keys(links.channels[me], own)
         operands = []
         for parts in given["parts"]:
-            part = None if me == HELPER else _words(parts[me])
+            part = None if me == HELPER else words_of(parts[me])
             operands.append(Shared(party, (len(parts[0]),), 62, part))
         if given["operation"] == "product-of-sown":
-            operands[0].sown = Sown(_words(given["parts"][0][0]) if me == HELPER else None)
+            operands[0].sown = Sown(words_of(given["parts"][0][0]) if me == HELPER else None)
         try:
             return _run(party, given["operation"], given["places"], operands)
         finally:
             links.channels[me].close()
 
-    def everybody() -> list[tuple[Shared | None, list[int] | None]]:
-        with ThreadPoolExecutor(PARTIES) as pool:
-            futures = [pool.submit(work, me) for me in range(PARTIES)]
-        errors = [error for error in (future.exception() for future in futures) if error is not None]
-        if errors:
-            raise min(errors, key=lambda error: type(error).__name__)  # who found the fault, before whom it left alone
-        return [future.result() for future in futures]
-
     if case.error is not None:
-        refused(case.error, everybody)
+        refused(case.error, lambda: at_all_parties(work))
         return
-    results = everybody()
+    results = at_all_parties(work)
     sent = {link: list(messages) for link, messages in links.sent.items()}
     expected = case.expected["messages"]
     if given["operation"] == "negative":  # opening the bits afterwards is not part of the operation

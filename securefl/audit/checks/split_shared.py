@@ -14,8 +14,9 @@ from securefl.audit.checks import Case, expect, refused
 from securefl.mpc.channel import PARTIES, MemoryChannel, memory_channels
 from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words
+from securefl.mpc.handover import expand
 from securefl.mpc.party import Party, as_bytes
-from securefl.mpc.service import Service, encode_command, expand
+from securefl.mpc.service import Service, encode_command
 from securefl.wire import Buffer
 
 __all__ = ["shared_batch"]

@@ -14,6 +14,7 @@ from securefl import mpc
 from securefl.cluster.local import local_cluster
 from securefl.cluster.servers import SharedTensor
 from securefl.errors import ConfigurationError, DecodeError, InvalidInputError, LocalProtocolError, LostPartyError
+from securefl.mpc.service import encode_command
 
 
 class Residual(nn.Module):
@@ -34,9 +35,9 @@ class Residual(nn.Module):
         return self.head(self.dropout(x.view(x.size(0), -1)))
 
 
-@pytest.fixture(scope="module")
-def servers():
-    with local_cluster(parties="threads", deadline=20) as cluster:
+@pytest.fixture(scope="module", params=["dealer", "replicated"])
+def servers(request):
+    with local_cluster(engine=request.param, parties="threads", deadline=20) as cluster:
         yield cluster
 
 
@@ -113,9 +114,12 @@ def test_costs_are_counted_from_the_last_time(servers) -> None:
     servers.cost()
     model(x).reveal()
     cost = servers.cost()
-    assert cost.rounds == 7  # product 1, comparison 5, product's operand 1; the input is opened already
-    assert cost.sent[0, 1] == cost.sent[1, 0]
-    assert cost.sent[0, 2] == cost.sent[1, 2] == 0, "nothing ever goes to the helper"
+    if servers.engine == "dealer":
+        assert cost.rounds == 7  # product 1, comparison 5, product's operand 1; the input is opened already
+        assert cost.sent[0, 1] == cost.sent[1, 0]
+        assert cost.sent[0, 2] == cost.sent[1, 2] == 0, "nothing ever goes to the helper"
+    else:
+        assert cost.rounds == 8  # product, digits, comparison 4, choice 2; shares are ready to be multiplied
     assert "rounds" in str(cost)
 
 
@@ -200,16 +204,44 @@ def test_a_closed_cluster_says_so() -> None:
     servers.close()
 
 
-@pytest.mark.parametrize("choice", [{"parties": "planets"}, {"links": "smoke"}])
+@pytest.mark.parametrize(
+    "choice",
+    [{"parties": "planets"}, {"links": "smoke"}, {"engine": "steam"}, {"engine": "steam", "parties": "threads"}],
+)
 def test_other_clusters_are_refused(choice) -> None:
     with pytest.raises(ConfigurationError, match="not '"):
         local_cluster(**choice)
 
 
+def test_there_is_no_dealer_to_audit_among_three_servers() -> None:
+    with pytest.raises(ConfigurationError, match="no dealer to audit"):
+        local_cluster(engine="replicated", audit=0.1)
+    with local_cluster(engine="replicated", parties="threads", deadline=20) as servers:
+        command = {"batch": 1, "fresh": True, "how": "add", "left": 1, "right": 1, "output": 2}
+        servers._tell("audit", command=encode_command("combine", **command).decode())
+        with pytest.raises(DecodeError, match="audit"):
+            servers.cost()
+
+
+def test_engines_compute_alike() -> None:
+    net, x, y = mlp(), torch.rand(64, 20), torch.randint(0, 4, (64,))
+    results = []
+    for engine in ("dealer", "replicated"):
+        with local_cluster(engine=engine, parties="threads", deadline=20) as servers:
+            model = servers.share(net)
+            for _ in range(3):
+                model.train_step(servers.share(x), servers.share(y), lr=0.25)
+            results.append((model(servers.share(x)).reveal(), model.reveal_state_dict()))
+    assert (results[0][0] - results[1][0]).abs().max() < 1e-3
+    for name in net.state_dict():
+        assert (results[0][1][name] - results[1][1][name]).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("engine", ["dealer", "replicated"])
 @pytest.mark.parametrize("killed", [0, 1, 2])
 @pytest.mark.slow
-def test_a_killed_party_is_named_and_nobody_stays_behind(killed: int) -> None:
-    with local_cluster(deadline=10) as servers:
+def test_a_killed_party_is_named_and_nobody_stays_behind(killed: int, engine: str) -> None:
+    with local_cluster(engine=engine, deadline=10) as servers:
         model = servers.share(mlp())
         x = servers.share(torch.rand(8, 20))
         model(x).reveal()
@@ -224,10 +256,11 @@ def test_a_killed_party_is_named_and_nobody_stays_behind(killed: int) -> None:
             os.kill(process, 0)
 
 
-def test_processes_over_tcp_compute_the_same() -> None:
+@pytest.mark.parametrize("engine", ["dealer", "replicated"])
+def test_processes_over_tcp_compute_the_same(engine: str) -> None:
     net = mlp()
     x = torch.rand(8, 20)
-    with mpc.local_cluster(links="tcp", deadline=30) as servers:
+    with mpc.local_cluster(engine=engine, links="tcp", deadline=30) as servers:
         model = servers.share(net)
         assert (model(servers.share(x)).reveal() - net(x)).abs().max() < 2e-4
         model.train_step(servers.share(x), servers.share(torch.zeros(8, dtype=torch.int64)), lr=0.1)

@@ -10,6 +10,7 @@ from securefl.errors import FaultyPartyError, InvalidInputError, LocalProtocolEr
 from securefl.mpc.arithmetic import open_masked
 from securefl.mpc.fixed import FRACTION, decode, encode
 from securefl.mpc.gemm import Words
+from securefl.mpc.handover import expand
 from securefl.mpc.operations import (
     matmul,
     mul,
@@ -23,7 +24,6 @@ from securefl.mpc.operations import (
     truncate,
 )
 from securefl.mpc.party import Party
-from securefl.mpc.service import expand
 from securefl.mpc.shared import Shared, Sown, concatenate, public, stack
 
 shapes = st.sampled_from([(), (1,), (7,), (3, 5), (2, 3, 4), (0,), (0, 3)])
