@@ -1,4 +1,4 @@
-"""Vectors of secret-shared computation: of its operations, and of a whole session. SPEC: protocols/mpc/SPEC.md §2 to §9."""
+"""Vectors of secret-shared computation: operations, and a whole session. SPEC: protocols/mpc/SPEC.md §2 to §9."""
 
 from __future__ import annotations
 
