@@ -87,6 +87,8 @@ class Cut:
     places: int
     sign: int = 1
     plus: Words | None = None
+    #: What ``securefl.mpc.chained`` computed from it.
+    factor: Any = None
 
     def view(self, view: View) -> Cut:
         return Cut(view(self.opened), self.places, self.sign, None if self.plus is None else view(self.plus))
@@ -164,7 +166,7 @@ class Shared:
             raise InvalidInputError(
                 f"tensors of {self.fraction} and {other.fraction} binary places cannot be added: truncate one first"
             )
-        shape = np.broadcast_shapes(self.shape, other.shape)
+        shape = self.shape if self.shape == other.shape else np.broadcast_shapes(self.shape, other.shape)
         zero = np.uint64(0)
         if self.part is None and other.part is None:
             return Shared(self.party, shape, self.fraction)
@@ -178,7 +180,7 @@ class Shared:
 
     def add_words(self, words: Words) -> Shared:
         """Plus public ring elements, in units of the last binary place."""
-        shape = np.broadcast_shapes(self.shape, words.shape)
+        shape = np.broadcast_shapes(self.shape, words.shape) if words.shape else self.shape
         part, second, me = self.part, self.second, self.party.me
         if second is None:
             part = self.words + words if me == 0 else part
@@ -218,7 +220,7 @@ class Shared:
         if words.dtype.kind not in "iu":
             raise InvalidInputError("multiply by public integers; by real numbers with arithmetic.scale")
         words = words.astype(np.int64).view(np.uint64) if words.dtype != np.uint64 else words
-        shape = np.broadcast_shapes(self.shape, words.shape)
+        shape = np.broadcast_shapes(self.shape, words.shape) if words.shape else self.shape
         return self.linear(lambda part: _spread(part * words, shape), shape)
 
     __rmul__ = __mul__
