@@ -32,7 +32,8 @@ def test_the_largest_of_a_row_is_exact_also_among_equals(classes: int) -> None:
         x = given(party, values)
         top, targets = largest(x)
         assert targets is None
-        return reveal(top), party.rounds
+        rounds = party.rounds
+        return reveal(top), rounds
 
     found, rounds = run_parties(program)[0]
     np.testing.assert_array_equal(decode(found), values.max(axis=1, keepdims=True))
