@@ -6,6 +6,9 @@ Inference is what a user waits for: sharing the input, running the model, reveal
 timed from the command to the parties' answer, their inputs being shared before. Medians; beside them the
 least of all repetitions and the processor time of the three parties together: divided by the cores that is the least
 that the clock can show. Times do not carry over to other machines; bytes, rounds and errors do.
+
+Where CrypTen is installed (_peer_crypten.py) it does the same work in turns with us, in both of its ways: its first
+party deals, or a dealer apart. Ratios are of medians, to the faster of the two.
 """
 
 from __future__ import annotations
@@ -13,15 +16,18 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
+import _mpc_engines
 import numpy as np
 import torch
 from _harness import command_line, write_figures
+from _peer_crypten import Peer, installed
 from torch import nn
 
 from securefl.cli.output import console, print_table
@@ -42,6 +48,11 @@ GOALS = {
     "matmul 512 × 512 × 512": (40.0, "ms"),
     "training step, batch 128": (25.0, "ms"),
 }
+
+
+#: Times CrypTen's over ours, at least.
+RATIOS = {"inference, batch 1": 8, "inference, batch 128": 8, "relu": 12, "training step": 30}
+PROVIDERS = ("TFP", "TTP")
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -161,6 +172,74 @@ def digits(servers: Servers, epochs: int) -> dict[str, float]:
     return {"shared": accuracy(net), "plain": accuracy(plain)}
 
 
+def beside(n: int, size: int, repetitions: int) -> dict[str, Any]:
+    """The same jobs in turns: ours, and CrypTen's two ways. Milliseconds, and the largest errors of inference."""
+    with ExitStack() as stack:
+        servers = stack.enter_context(local_cluster(links="tcp"))
+        peers = {provider: stack.enter_context(Peer(provider, n, size)) for provider in PROVIDERS}
+        net = mlp(784, 128, 10)
+        model, student = servers.share(net, limit=1.0), servers.share(mlp(784, 128, 10), limit=1.0)
+        relu, values = servers.share(nn.ReLU()), servers.share(np.random.default_rng(0).normal(size=n))
+        left, right = (np.random.default_rng(i).normal(size=(size, size)) for i in range(2))
+        images, labels = servers.share(torch.rand(128, 784)), servers.share(torch.randint(0, 10, (128,)))
+        inputs = {batch: torch.rand(batch, 784) for batch in (1, 128)}
+
+        def inferred(batch: int) -> dict[str, float]:
+            start = perf_counter()
+            found = model(servers.share(inputs[batch])).reveal()
+            milliseconds = 1e3 * (perf_counter() - start)
+            return {"milliseconds": milliseconds, "error": float((found - net(inputs[batch])).abs().max().detach())}
+
+        def done(work: Callable[[], object]) -> dict[str, float]:
+            servers.cost()
+            kept = work()
+            cost = servers.cost()
+            del kept
+            return {"milliseconds": cost.milliseconds}
+
+        def product() -> dict[str, float]:
+            a, b = servers.share(left), servers.share(right)
+            return done(lambda: a @ b)
+
+        ours: dict[str, Callable[[], dict[str, float]]] = {
+            "inference, batch 1": lambda: inferred(1),
+            "inference, batch 128": lambda: inferred(128),
+            "relu": lambda: done(lambda: relu(values)),
+            "matmul": product,
+            "training step": lambda: done(lambda: student.train_step(images, labels, lr=0.125)),
+        }
+        report: dict[str, Any] = {}
+        for job, work in ours.items():
+            runs: dict[str, Callable[[], dict[str, float]]] = {"ours": work}
+            runs |= {name: lambda peer=peer, job=job: peer.run(job) for name, peer in peers.items()}  # type: ignore[misc]
+            taken: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+            for turn in range(repetitions + 1):
+                for name, run in runs.items():
+                    result = run()
+                    if turn:  # the first warms up
+                        taken[name].append(result)
+            row: dict[str, Any] = {name: median(one["milliseconds"] for one in ran) for name, ran in taken.items()}
+            row["ratio"] = min(row[provider] for provider in PROVIDERS) / row["ours"]
+            row["errors"] = {name: max(one["error"] for one in ran) for name, ran in taken.items() if "error" in ran[0]}
+            report[job] = row
+        return report
+
+
+def show_peers(report: dict[str, Any], n: int, size: int) -> None:
+    lines = []
+    for job, row in report.items():
+        goal = f"≥ {RATIOS[job]}×" if job in RATIOS else ""
+        errors = ", ".join(f"{error:.1e}" for error in row["errors"].values())
+        lines.append(
+            [job, *(f"{row[name]:.1f}" for name in ("ours", *PROVIDERS)), f"{row['ratio']:.1f}×", goal, errors]
+        )
+    print_table(
+        f"Beside CrypTen 0.4.1, in turns (relu of {n:,} values, matmul {size}³)",
+        ["", "ours, ms", "first party deals", "dealer apart", "faster of them / ours", "goal", "largest errors"],
+        lines,
+    )
+
+
 def measure(quick: bool) -> dict[str, Any]:
     """All figures."""
     n = 1 << 16 if quick else 1 << 20
@@ -193,7 +272,10 @@ def measure(quick: bool) -> dict[str, Any]:
         taken, cost = timed(servers, lambda: model.train_step(images, labels, lr=0.125), few)
         rows["training step, batch 128"] = {**taken, **cost, "samples": 128}
         report["digits"] = digits(servers, 1 if quick else 10)
+    report["engines"] = _mpc_engines.measure(mlp, processor, quick)
     report["truncation"] = truncation_failures(10**6 if quick else 10**8)
+    if installed():
+        report["crypten"] = {"values": n, "size": size, "jobs": beside(n, size, 2 if quick else 7)}
     return report
 
 
@@ -237,7 +319,15 @@ def show(report: dict[str, Any]) -> None:
             ],
         ],
     )
-    console.print("Peers (CrypTen and others): not installed here, not measured", markup=False)
+    _mpc_engines.show(report["engines"])
+    if "crypten" in report:
+        show_peers(report["crypten"]["jobs"], report["crypten"]["values"], report["crypten"]["size"])
+    else:
+        console.print(
+            "CrypTen is not installed here: measured without it. To have it beside, in an environment of your own: "
+            "pip install --no-deps crypten==0.4.1; pip install onnx omegaconf pyyaml",
+            markup=False,
+        )
 
 
 def main() -> None:

@@ -10,12 +10,12 @@ SPEC: protocols/ckks-sum/SPEC.md.
 """
 
 from securefl.ckks.client import Client
-from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.key_holder import KeyHolder
 from securefl.ckks.keys import KeyRing
 from securefl.ckks.params import KEY_HOLDER, PARAMETER_SETS, KeyModel, Params, Release, parameter_set
 from securefl.ckks.protection import CKKSSum
 from securefl.ckks.server import Server
+from securefl.primitives.identity import Directory, Identity
 
 __all__ = [
     "KEY_HOLDER",

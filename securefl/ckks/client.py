@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from securefl.ckks.cipher import Cipher, PublicCipher, SharedCipher, encrypt, public_key_of
-from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.keys import Key, key_id_of
 from securefl.ckks.messages import Kind, PublicKey, open_signed, seal_signed
 from securefl.ckks.params import KEY_HOLDER, KeyModel, Params
 from securefl.errors import AuthenticationError, ConfigurationError, FaultyServerError
 from securefl.machine import Completed, Event, Machine, NeedInput, Send, TransitionTable
 from securefl.primitives.entropy import Entropy, SystemEntropy
+from securefl.primitives.identity import Directory, Identity
 from securefl.types import SERVER, ClientId, IntegerVector
 from securefl.wire import Buffer
 

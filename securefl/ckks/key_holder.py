@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from securefl.ckks.cipher import open_sum
-from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.keys import Key, KeyRing
 from securefl.ckks.messages import Abort, EncryptedSum, Kind, Result, open_signed, seal_signed
 from securefl.ckks.params import KEY_HOLDER, Guard, KeyModel, Params, Release
 from securefl.errors import AuthenticationError, DecodeError, LocalProtocolError, ProtocolError
 from securefl.machine import Aborted, Completed, Event, Machine, Send, SumResult, TransitionTable
 from securefl.primitives.entropy import Entropy, SystemEntropy
+from securefl.primitives.identity import Directory, Identity
 from securefl.types import SERVER, IntegerVector, PartyId
 from securefl.wire import Buffer
 

@@ -15,9 +15,9 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from securefl.ckks.identity import SIGNATURE_BYTES, Directory, Identity
 from securefl.ckks.params import PROTOCOL, KeyModel, Params
 from securefl.errors import DecodeError
+from securefl.primitives.identity import SIGNATURE_BYTES, Directory, Identity
 from securefl.types import ClientId, IntegerVector, PartyId
 from securefl.wire import Buffer, Reader, Writer, open_frame, seal_frame
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from securefl.ckks import backend
 from securefl.ckks.client import Client
-from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.key_holder import KeyHolder
 from securefl.ckks.keys import KeyRing
 from securefl.ckks.params import KEY_HOLDER, Guard, KeyModel, ParameterSet, Params, Release, parameter_set
@@ -14,6 +13,7 @@ from securefl.ckks.server import Server
 from securefl.errors import ConfigurationError
 from securefl.machine import ClientRole, RoundContext
 from securefl.primitives.entropy import Entropy, SystemEntropy
+from securefl.primitives.identity import Directory, Identity
 from securefl.types import SERVER, ClientId, PartyId
 
 __all__ = ["CKKSSum"]

@@ -11,7 +11,6 @@ from enum import Enum, auto
 import numpy as np
 
 from securefl.ckks.cipher import uniform_half
-from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.messages import (
     Abort,
     EncryptedInput,
@@ -34,6 +33,7 @@ from securefl.errors import (
     TooFewClientsError,
 )
 from securefl.machine import Aborted, Completed, Event, Machine, Send, SumResult, TransitionTable
+from securefl.primitives.identity import Directory, Identity
 from securefl.types import SERVER, ClientId, PartyId
 from securefl.wire import Buffer
 

@@ -10,7 +10,6 @@ from typing import Literal
 
 from securefl.ckks import CKKSSum
 from securefl.ckks import Params as CKKSParams
-from securefl.ckks.identity import SIGNATURE_BYTES
 from securefl.ckks.messages import EncryptedInput, PublicKey
 from securefl.ckks.threshold import ThresholdParams
 from securefl.ckks.threshold.messages import session_bytes
@@ -30,6 +29,7 @@ from securefl.fl.robust_mean import RobustMean
 from securefl.fl.workload import local_training, prepare
 from securefl.machine import RoundContext
 from securefl.mpc.summation.params import Params as SharedParams
+from securefl.primitives.identity import SIGNATURE_BYTES
 from securefl.primitives.kem import Suite
 from securefl.secagg.messages import (
     AdvertiseKeys,

@@ -2,7 +2,7 @@
 
 In the shared sum the first server relays the second one's fresh public key. Here the second server sends every client
 its signature over that key and the session's context, and a client seals nothing to a key without it. The signature
-travels as a frame of its own before the key: protocol 255, one kind, body = signature.
+travels as a frame of its own before the key: protocol 9, one kind, body = signature.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from securefl.ckks.identity import SIGNATURE_BYTES, Directory, Identity
 from securefl.errors import AuthenticationError
 from securefl.integrations.peers import HELPER
 from securefl.machine import Event, Send
@@ -18,12 +17,13 @@ from securefl.mpc.summation.client import SharedClient
 from securefl.mpc.summation.messages import Kind, limits_of
 from securefl.mpc.summation.params import PROTOCOL as SHARED
 from securefl.mpc.summation.params import Params
+from securefl.primitives.identity import SIGNATURE_BYTES, Directory, Identity
 from securefl.types import SERVER, ClientId, IntegerVector
 from securefl.wire import HEADER_BYTES, OVERHEAD_BYTES, Buffer, open_frame, seal_frame
 
 __all__ = ["AttestedClient", "attestations"]
 
-PROTOCOL: Final = 255
+PROTOCOL: Final = 9
 ATTESTATION: Final = 1
 
 

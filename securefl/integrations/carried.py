@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Final
 
 from securefl import ckks
-from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.threshold import ThresholdClient, ThresholdParams, ThresholdServer
 from securefl.errors import ConfigurationError
 from securefl.fl.protections import THRESHOLD, key_model_named, suite_named
@@ -23,7 +22,9 @@ from securefl.machine import ClientRole, RoundContext, ServerRole
 from securefl.mpc.summation import FirstServer, SecondServer
 from securefl.mpc.summation import Params as SharedParams
 from securefl.plain import PlainClient, PlainServer
+from securefl.primitives.identity import Directory, Identity
 from securefl.secagg import Client, Params, Server
+from securefl.secagg.signed import SignedClient, SignedServer
 from securefl.types import ClientId
 from securefl.wire import Buffer
 
@@ -53,6 +54,7 @@ class Carried:
         self.invitation, self.context = invitation, context
         self.threshold_key = invitation.protect == "ckks" and invitation.key_model == THRESHOLD
         self.has_helper = needs_helper(invitation.protect, invitation.key_model)
+        self.signed = invitation.protect == "masked" and bool(invitation.identities)
         self._check()
 
     def _check(self) -> None:
@@ -69,6 +71,8 @@ class Carried:
 
     def vector_due(self, server: ServerRole) -> bool:
         """Whether the server's present exchange is the one that asks clients for their vector."""
+        if isinstance(server, SignedServer):
+            return server.vector_due
         state = getattr(server, "state", None)
         name = "threshold" if self.threshold_key else self.invitation.protect
         return getattr(state, "name", "") == _VECTOR_STATES[name]
@@ -88,12 +92,23 @@ class Carried:
                 return AttestedClient(params, me, self._directory)
         if self.invitation.protect == "plain":
             return PlainClient(self.context, me)
+        if self.signed:
+            return SignedClient(
+                self._masked,
+                me,
+                peers.identity,
+                self._directory,
+                minimum_survivors=survivors,
+                minimum_threshold=threshold,
+            )
         return Client(self._masked, me, minimum_survivors=survivors, minimum_threshold=threshold)
 
     def resume_client(self, data: Buffer, peers: Peers) -> ClientRole:
         """The role that a client suspended. Raises :class:`DecodeError`; sums of one message are never suspended."""
         if isinstance(self.parameters, ThresholdParams):
             return ThresholdClient.resume(self.parameters, data, peers.identity, self._directory)
+        if self.signed:
+            return SignedClient.resume(self._masked, data, peers.identity, self._directory)
         return Client.resume(self._masked, data)
 
     def server(self, identity: Identity) -> ServerRole:
@@ -106,7 +121,9 @@ class Carried:
                 return ckks.Server(params, identity, self._directory)
             case SharedParams():
                 return FirstServer(params)
-        return PlainServer(self.context) if self.invitation.protect == "plain" else Server(self._masked)
+        if self.invitation.protect == "plain":
+            return PlainServer(self.context)
+        return SignedServer(self._masked, self._directory) if self.signed else Server(self._masked)
 
     def helper(self, peers: Peers, survivors: int) -> ckks.KeyHolder | SecondServer:
         """The helper's role. ``survivors``: its own floor."""

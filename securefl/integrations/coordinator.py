@@ -10,13 +10,13 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from securefl.ckks.identity import Identity
 from securefl.errors import DecodeError, FaultyClientError, LostPartyError, SecureFLError
 from securefl.integrations.carried import Carried
 from securefl.integrations.invitation import Invitation
 from securefl.integrations.peers import HELPER
 from securefl.integrations.vector import VectorCoder, context_of
 from securefl.machine import Aborted, Completed, Event, Send, SumResult
+from securefl.primitives.identity import Identity
 from securefl.types import SERVER, ClientId, PartyId
 from securefl.wire import HEADER_BYTES, Buffer
 

@@ -19,6 +19,7 @@ from securefl.integrations.policy import Policy
 from securefl.integrations.vector import VectorCoder, context_of
 from securefl.machine import Aborted, ClientRole, Completed, Event, NeedInput, Send
 from securefl.secagg import Client
+from securefl.secagg.signed import SignedClient
 from securefl.types import SERVER, ClientId, IntegerVector
 from securefl.wire import Buffer, Reader, Writer
 
@@ -74,7 +75,7 @@ class Participant:
 
     def suspend(self) -> bytes:
         """This participant, secrets included. Raises :class:`LocalProtocolError` when it is over or must be fed."""
-        if self.over or not isinstance(self._role, (Client, ThresholdClient)):
+        if self.over or not isinstance(self._role, (Client, SignedClient, ThresholdClient)):
             raise LocalProtocolError(f"a participant of a {self.invitation.protect} sum is not suspended here")
         return Writer().blob(self.invitation.encode()).blob(self._role.suspend()).done()
 

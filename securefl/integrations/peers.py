@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from securefl.ckks.identity import PUBLIC_BYTES, Directory, Identity
 from securefl.errors import AuthenticationError, ConfigurationError, SecureFLError
 from securefl.integrations.invitation import Invitation
+from securefl.primitives.identity import PUBLIC_BYTES, Directory, Identity
 from securefl.types import SERVER, PartyId
 
 __all__ = [

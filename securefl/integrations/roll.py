@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from securefl.ckks.identity import PUBLIC_BYTES
+from securefl.primitives.identity import PUBLIC_BYTES
 
 __all__ = ["CLIENT", "HELPER_ROLE", "NO_NAMES", "ROLES", "Names", "Roll"]
 

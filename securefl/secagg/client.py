@@ -121,6 +121,11 @@ class Client(Machine):
         self._inbox: dict[ClientId, Sealed] = {}
         self._pair_secrets: dict[ClientId, bytes] = {}
 
+    @property
+    def me(self) -> ClientId:
+        """This client's id."""
+        return self._me
+
     def start(self) -> Sequence[Event]:
         """Exchange 1: draw fresh seeds, advertise the keys. SPEC §5.1."""
         self._advance("start")

@@ -12,11 +12,11 @@ from flower_loopback import START, LoopbackGrid, close, enter_run, expected, run
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import strategy
 
-from securefl.ckks.identity import Identity
 from securefl.errors import ConfigurationError
 from securefl.integrations.flower import Policy, SecureGrid, SecureMod
 from securefl.integrations.keyfile import make_key
 from securefl.integrations.peers import make_identity
+from securefl.primitives.identity import Identity
 
 CASES = [("ckks", "threshold"), ("ckks", "key_holder"), ("ckks", "shared_key"), ("shared", "key_holder")]
 HELPER_NODE = 6
@@ -142,6 +142,27 @@ def test_pinned_identities(protect: str, key_model: str, tmp_path: Path) -> None
     run(stranger, rounds=1)
     refused = stranger.reports[0]
     assert "AuthenticationError: the server is named under" in (str(refused.failed) + str(refused.dropped))
+
+
+def test_pinned_identities_in_masked_sums(tmp_path: Path) -> None:
+    nodes = loopback("threshold", tmp_path)
+    server = pin(nodes, tmp_path)
+    unnamed = secured(nodes, protect="masked")
+    run(unnamed, rounds=1)
+    assert "names no public keys" in str(unnamed.reports[0].dropped[1])
+    grid = secured(nodes, protect="masked", identities=True, identity=server)
+    grid._sums = 1
+    close(run(grid, rounds=1), expected(range(1, 6), 1), 1e-3)
+    assert grid.reports[0].exchanges == 5  # the consistency check is one more
+
+
+@pytest.mark.parametrize("answers", range(5))
+def test_clients_with_pins_die_at_each_step(answers: int, tmp_path: Path) -> None:
+    nodes = loopback("threshold", tmp_path, dies={2: answers})
+    grid = secured(nodes, identities=True, identity=pin(nodes, tmp_path), threshold=4)
+    survivors = (1, 2, 3, 4, 5) if answers >= 3 else (1, 3, 4, 5)
+    close(run(grid, rounds=1), expected(survivors, 1), 1e-3)
+    assert grid.reports[0].survivors == survivors
 
 
 def test_a_client_that_the_others_do_not_know_stops_them(tmp_path: Path) -> None:

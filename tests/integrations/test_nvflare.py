@@ -17,7 +17,6 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
-from securefl.ckks.identity import Identity
 from securefl.errors import ConfigurationError, DecodeError
 from securefl.integrations.coordinator import Coordinator
 from securefl.integrations.nvflare import MaskedFedAvg, MaskFilter, ModelFilter, ProtocolExecutor
@@ -26,6 +25,7 @@ from securefl.integrations.peers import HELPER, make_identity
 from securefl.integrations.roll import NO_NAMES, Names
 from securefl.integrations.settings import Settings
 from securefl.integrations.tensors import arrays_hash, layout_of
+from securefl.primitives.identity import Identity
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER_IDENTITY = Identity(bytes([88]) * 32)

@@ -10,7 +10,6 @@ import numpy as np
 
 from securefl.audit.checks import Case, Check, expect, refused
 from securefl.audit.checks.sessions import Replay, context_of
-from securefl.ckks.identity import Identity
 from securefl.ckks.ring import noise
 from securefl.ckks.threshold import (
     ThresholdClient,
@@ -22,6 +21,7 @@ from securefl.ckks.threshold import (
 )
 from securefl.ckks.threshold.messages import write_polynomial
 from securefl.machine import Event, RoundContext, Send
+from securefl.primitives.identity import Identity
 from securefl.transport.memory import Faults, Outcome, run_session
 from securefl.types import ClientId, IntegerVector, PartyId
 from securefl.wire import CHECKSUM_BYTES, HEADER_BYTES, Buffer, seal_frame

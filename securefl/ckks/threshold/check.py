@@ -16,10 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.threshold.messages import Confirm, Kind
 from securefl.ckks.threshold.wide import DEGREE, LIMBS, Limbs
 from securefl.errors import AuthenticationError, FaultyServerError
+from securefl.primitives.identity import Directory, Identity
 from securefl.primitives.kdf import Label, tuple_hash
 from securefl.primitives.prg import KEY_BYTES, Keystream
 from securefl.types import SERVER, ClientId, PartyId

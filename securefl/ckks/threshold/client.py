@@ -7,7 +7,6 @@ from enum import Enum, auto
 
 import numpy as np
 
-from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.threshold import wide
 from securefl.ckks.threshold.check import Announcement
 from securefl.ckks.threshold.key import PartyKey, encrypt
@@ -38,6 +37,7 @@ from securefl.errors import (
 )
 from securefl.machine import Completed, Event, Machine, NeedInput, Send, TransitionTable
 from securefl.primitives.entropy import Entropy, SystemEntropy
+from securefl.primitives.identity import Directory, Identity
 from securefl.types import SERVER, ClientId, IntegerVector
 from securefl.wire import Buffer, open_frame, seal_frame
 

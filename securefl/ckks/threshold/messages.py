@@ -14,11 +14,11 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from securefl.ckks.identity import SIGNATURE_BYTES
 from securefl.ckks.threshold.params import SHARE_BYTES, ThresholdParams
 from securefl.ckks.threshold.wide import COEFFICIENT_BYTES, DEGREE, LIMBS, Words
 from securefl.errors import DecodeError
 from securefl.exchange import Abort
+from securefl.primitives.identity import SIGNATURE_BYTES
 from securefl.types import ClientId, PartyId
 from securefl.wire import OVERHEAD_BYTES, Buffer, Reader, Writer
 

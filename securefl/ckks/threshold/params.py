@@ -14,13 +14,13 @@ from typing import Final
 
 import numpy as np
 
-from securefl.ckks.identity import Directory
 from securefl.ckks.ring import NOISE_LIMIT
 from securefl.ckks.threshold.digits import PLAIN_BITS, Run, read, write
 from securefl.ckks.threshold.wide import COEFFICIENT_BYTES, DEGREE, DROPPED_BITS, Words
 from securefl.encoding.packing import Packing
 from securefl.errors import ConfigurationError
 from securefl.machine import RoundContext, Segment, check_identity, extra_fields
+from securefl.primitives.identity import Directory
 from securefl.primitives.kdf import Label, tuple_hash
 from securefl.types import ClientId, IntegerVector
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.threshold.client import ThresholdClient
 from securefl.ckks.threshold.params import DEFAULT_STATISTICAL_BITS, ThresholdParams
 from securefl.ckks.threshold.server import ThresholdServer
 from securefl.machine import ClientRole, RoundContext
 from securefl.primitives.entropy import Entropy, SystemEntropy
+from securefl.primitives.identity import Directory, Identity
 from securefl.types import ClientId, PartyId
 
 __all__ = ["TRUST", "ThresholdSum"]

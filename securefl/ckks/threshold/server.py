@@ -10,7 +10,6 @@ from enum import Enum, auto
 
 import numpy as np
 
-from securefl.ckks.identity import SIGNATURE_BYTES, Directory
 from securefl.ckks.threshold import wide
 from securefl.ckks.threshold.check import Announcement
 from securefl.ckks.threshold.messages import (
@@ -36,6 +35,7 @@ from securefl.errors import (
 )
 from securefl.exchange import Abort, Exchange
 from securefl.machine import Aborted, Completed, Event, Machine, Send, SumResult, TransitionTable
+from securefl.primitives.identity import SIGNATURE_BYTES, Directory
 from securefl.types import SERVER, ClientId
 from securefl.wire import Buffer, Envelope, open_frame, seal_frame
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from securefl.ckks.identity import Identity
 from securefl.errors import ConfigurationError, TooFewClientsError
 from securefl.integrations.compression import Compressor
 from securefl.integrations.flower.exchange import Patience
@@ -27,6 +26,7 @@ from securefl.integrations.flower.strategies import calling_strategy, check_stra
 from securefl.integrations.peers import read_identity
 from securefl.integrations.privacy import mechanism_of
 from securefl.integrations.settings import Settings
+from securefl.primitives.identity import Identity
 
 if TYPE_CHECKING:
     from securefl.fl.privacy import UserPrivacy  # brings pydantic

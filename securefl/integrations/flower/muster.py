@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from securefl.ckks.identity import Identity
 from securefl.errors import LostPartyError
 from securefl.integrations.flower.exchange import Patience
 from securefl.integrations.flower.records import KEY
 from securefl.integrations.peers import HELPER
 from securefl.integrations.roll import Names, Roll
+from securefl.primitives.identity import Identity
 
 __all__ = ["Muster"]
 

@@ -13,7 +13,6 @@ from nvflare.apis.fl_constant import FLMetaKey, ReturnCode
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.workflows.model_controller import ModelController
 
-from securefl.ckks.identity import Identity
 from securefl.errors import (
     ConfigurationError,
     LostPartyError,
@@ -31,6 +30,7 @@ from securefl.integrations.roll import NO_NAMES, Roll
 from securefl.integrations.settings import Settings
 from securefl.integrations.tensors import arrays_hash, floating, layout_of
 from securefl.integrations.vector import Means
+from securefl.primitives.identity import Identity
 from securefl.types import PartyId, Tensors
 from securefl.wire import Buffer
 

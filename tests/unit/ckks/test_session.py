@@ -18,7 +18,6 @@ from securefl.ckks import (
     Release,
     Server,
 )
-from securefl.ckks.identity import SIGNATURE_BYTES
 from securefl.ckks.messages import EncryptedInput, EncryptedSum, Kind, seal_signed
 from securefl.ckks.params import Params, parameter_set
 from securefl.errors import (
@@ -35,6 +34,7 @@ from securefl.errors import (
 )
 from securefl.machine import Aborted, Completed, NeedInput, RoundContext, Segment, Send, Shells
 from securefl.plain import PlainSum
+from securefl.primitives.identity import SIGNATURE_BYTES
 from securefl.testing import SeededEntropy
 from securefl.transport.memory import Faults, run_session
 from securefl.types import SERVER, PartyId

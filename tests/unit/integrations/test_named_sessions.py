@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from securefl.ckks.identity import Identity
 from securefl.encoding.chain import Chain
 from securefl.encoding.layout import Layout
 from securefl.encoding.public import PublicRandomness
@@ -32,6 +31,7 @@ from securefl.integrations.policy import Policy
 from securefl.integrations.roll import Names
 from securefl.integrations.settings import Settings
 from securefl.integrations.terms import CompressionTerms
+from securefl.primitives.identity import Identity
 from securefl.types import PartyId
 
 pytest.importorskip("tenseal")
@@ -45,7 +45,9 @@ UPDATES = {
 IDENTITIES = {PartyId(i): Identity(bytes([i]) * 32) for i in range(1, N + 1)}
 HELPERS, SERVERS = Identity(bytes([77]) * 32), Identity(bytes([88]) * 32)
 NAMES = Names(tuple(identity.public for identity in IDENTITIES.values()), HELPERS.public, SERVERS.public)
-CASES = [("ckks", "threshold"), ("ckks", "key_holder"), ("ckks", "shared_key"), ("shared", "")]
+CASES = [("ckks", "threshold"), ("ckks", "key_holder"), ("ckks", "shared_key"), ("shared", ""), ("masked", "")]
+EXCHANGES = {"threshold": 5, "masked": 5}
+HELPED = CASES[1:4]
 
 
 def pinned(identity: Identity, **changes: Any) -> Peers:
@@ -57,13 +59,14 @@ def invitation(protect: str, key_model: str, **changes: Any) -> Invitation:
     settings = Settings(
         protect=protect,
         key_model=key_model or "key_holder",
+        identities=True,
         suite="x25519",
         threshold=3,
         clip_range=0.5,
         max_weight=64,
         metrics={"m": 2.0},
     )
-    names = dataclasses.replace(NAMES, helper=b"") if key_model == "threshold" else NAMES
+    names = NAMES if (protect, key_model) in HELPED else dataclasses.replace(NAMES, helper=b"")
     made = settings.invitation(
         "train",
         b"session",
@@ -156,12 +159,12 @@ def check(server: Coordinator, alive: tuple[int, ...]) -> None:
 def test_the_weighted_means_over_everybody(protect: str, key_model: str, key_file: Path) -> None:
     session = Sum(invitation(protect, key_model), key_file)
     check(session.run(), (1, 2, 3, 4, 5))
-    assert session.server.exchange == (5 if key_model == "threshold" else 3)
+    assert session.server.exchange == EXCHANGES.get(key_model or protect, 3)
     assert not session.errors
     assert set(session.asleep.values()) == {b""}  # nothing is left to be opened a second time
 
 
-@pytest.mark.parametrize(("protect", "key_model"), CASES[1:])
+@pytest.mark.parametrize(("protect", "key_model"), HELPED)
 def test_without_those_who_leave_at_their_vector(protect: str, key_model: str, key_file: Path) -> None:
     session = Sum(invitation(protect, key_model), key_file)
     session.silent = {2: 0, 5: 0}
@@ -183,7 +186,7 @@ def test_the_threshold_key_is_made_again_without_those_who_leave(answers: int) -
         assert isinstance(server.error, TooFewClientsError)
 
 
-@pytest.mark.parametrize(("protect", "key_model"), CASES[1:])
+@pytest.mark.parametrize(("protect", "key_model"), HELPED)
 @pytest.mark.parametrize("answers", [0, 1])
 def test_a_helper_that_leaves_ends_the_sum_with_a_name(
     protect: str, key_model: str, answers: int, key_file: Path
@@ -203,7 +206,7 @@ def test_a_key_that_is_not_pinned_is_refused_before_anything_is_sent(protect: st
         Participant.invited(proposal.encode(), PartyId(1), Policy(), pinned(IDENTITIES[PartyId(1)]))
     with pytest.raises(AuthenticationError, match="own"):
         Participant.invited(proposal.encode(), PartyId(2), Policy(), pinned(IDENTITIES[PartyId(1)]))
-    if key_model != "threshold":
+    if (protect, key_model) in HELPED:
         proposal = invitation(protect, key_model, helper=stranger.public)
         with pytest.raises(AuthenticationError, match="helper"):
             Participant.invited(proposal.encode(), PartyId(1), Policy(), pinned(IDENTITIES[PartyId(1)]))

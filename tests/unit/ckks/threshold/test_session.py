@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from securefl.ckks.identity import Directory, Identity
 from securefl.ckks.threshold import ThresholdClient, ThresholdParams, ThresholdServer, ThresholdSum
 from securefl.ckks.threshold.messages import Kind, Sum
 from securefl.ckks.threshold.params import PROTOCOL
@@ -21,6 +20,7 @@ from securefl.errors import (
     TooFewClientsError,
 )
 from securefl.machine import Event, NeedInput, RoundContext, Segment, Send, Shells, SumResult
+from securefl.primitives.identity import Directory, Identity
 from securefl.transport.memory import Faults, run_session
 from securefl.wire import HEADER_BYTES, seal_frame
 

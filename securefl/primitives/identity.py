@@ -1,4 +1,4 @@
-"""Who sent a frame: Ed25519 signatures (RFC 8032) over everything a frame says. SPEC: protocols/ckks-sum/SPEC.md §6.3.
+"""Who says something: Ed25519 signatures (RFC 8032) over route, context and body. SPEC: ckks-sum §6.3, secagg §11.2.
 
 A signature is checked before anything behind it is decoded. The envelope's checksum authenticates nothing (wire SPEC).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from securefl.errors import AuthenticationError, ConfigurationError
 from securefl.primitives.kdf import Label, tuple_hash
 from securefl.types import PartyId
-from securefl.wire import Buffer
 
 __all__ = ["PUBLIC_BYTES", "SIGNATURE_BYTES", "Directory", "Identity"]
 
 PUBLIC_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 
 def _digest(context: bytes, kind: int, sender: PartyId, recipient: PartyId, parts: tuple[Buffer, ...]) -> bytes:
