@@ -23,6 +23,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import _mpc_engines
 import numpy as np
 import torch
 from _harness import command_line, write_figures
@@ -271,6 +272,7 @@ def measure(quick: bool) -> dict[str, Any]:
         taken, cost = timed(servers, lambda: model.train_step(images, labels, lr=0.125), few)
         rows["training step, batch 128"] = {**taken, **cost, "samples": 128}
         report["digits"] = digits(servers, 1 if quick else 10)
+    report["engines"] = _mpc_engines.measure(mlp, processor, quick)
     report["truncation"] = truncation_failures(10**6 if quick else 10**8)
     if installed():
         report["crypten"] = {"values": n, "size": size, "jobs": beside(n, size, 2 if quick else 7)}
@@ -317,6 +319,7 @@ def show(report: dict[str, Any]) -> None:
             ],
         ],
     )
+    _mpc_engines.show(report["engines"])
     if "crypten" in report:
         show_peers(report["crypten"]["jobs"], report["crypten"]["values"], report["crypten"]["size"])
     else:
