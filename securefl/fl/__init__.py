@@ -6,7 +6,9 @@
     data         datasets: bundled ones and the user's own
     partition    who holds which examples: IID, shards, Dirichlet
     models       small bundled models; a module's parameters as named arrays, their hash
-    training     one client's local training, evaluation [torch]
+    scoring      how a model does on a data set [torch]
+    local_optimizer, workspace   optimiser steps of one client; what a workspace keeps of none [torch]
+    training     one client's local training [torch]
     workload     model, data and who holds which rows [torch]
     engine       who trains the clients of a round: one after the other [torch]
     stacked, schedule, stacked_optimizer   another: many small clients at once [torch]
@@ -26,6 +28,7 @@
     server_optimizer   the server's step: averaging, momentum, Adam, Yogi
     cohort       who is invited to a round
     checkpoint   save and resume a run, bit for bit
+    records, fingerprint   what a run writes down of a round; what names a run
     fedavg       the round loop of federated averaging
     protections  protections by the names users type
     pipeline     update to integers, sum of integers to mean

@@ -23,8 +23,9 @@ from securefl.fl.data import Dataset
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import Aggregator
 from securefl.fl.models import load_tensors, tensors_of
+from securefl.fl.scoring import evaluate
 from securefl.fl.seeds import SeedTree
-from securefl.fl.training import LocalTraining, evaluate
+from securefl.fl.training import LocalTraining
 from securefl.fl.workload import Workload
 
 __all__ = ["PartRecord", "TrainedByParts", "cut_parts", "train_by_parts", "training_values"]

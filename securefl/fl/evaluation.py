@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from securefl.errors import ConfigurationError
 from securefl.fl.algorithms import LocalAlgorithm
 from securefl.fl.local_head import LocalHead
-from securefl.fl.training import Evaluation, evaluate
+from securefl.fl.scoring import Evaluation, evaluate
 from securefl.fl.workload import Workload
 from securefl.types import ClientId, Tensors
 

@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
-import json
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -41,6 +38,7 @@ from securefl.fl.cohort import Cohort
 from securefl.fl.engine import Engine
 from securefl.fl.engine_choice import EngineName, choose_engine
 from securefl.fl.evaluation import Evaluator, PersonalReport
+from securefl.fl.fingerprint import fingerprint_of
 from securefl.fl.interfaces import (
     Aggregate,
     Aggregator,
@@ -56,11 +54,13 @@ from securefl.fl.local_head import LocalHead
 from securefl.fl.local_metrics import MaskedLoss
 from securefl.fl.personalization import Personalizer, Site
 from securefl.fl.poison import Poison
+from securefl.fl.records import record_of
+from securefl.fl.scoring import Evaluation, check_fits
 from securefl.fl.seeds import SeedTree
 from securefl.fl.server_optimizer import AveragingServer, ServerOptimizer
 from securefl.fl.stragglers import Stragglers
 from securefl.fl.tiered_engine import TieredEngine
-from securefl.fl.training import Evaluation, LocalResult, LocalTraining, check_fits, torch_threads
+from securefl.fl.training import LocalResult, LocalTraining, torch_threads
 from securefl.fl.workload import Workload, check, local_training
 from securefl.types import ClientId, Tensors
 
@@ -183,34 +183,8 @@ class FedAvg:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of everything that fixes the model after a given round, bar the aggregator and ``rounds``.
-
-        The aggregator's settings enter by ``config_digest``. ``rounds`` stays out: a run may be made longer.
-        """
-        digest = hashlib.sha256()
-        for part in (self.workload.train, self.workload.test):
-            digest.update(models.model_hash({"inputs": part.inputs, "targets": part.targets}))
-        for rows in (self.workload.rows, self.workload.held_out or ()):
-            digest.update(models.model_hash({str(i): own for i, own in enumerate(rows)}))
-        description = {
-            "config": self.config_digest,
-            "data": digest.hexdigest(),
-            "model": self._initial_hash.hex(),
-            "seed": self._seeds.child("fingerprint").bytes().hex(),
-            "server": self.server.describe(),
-            "cohort": dataclasses.asdict(self.cohort),
-            "algorithm": self.algorithm.describe(),
-            "personalizer": self.personalizer.describe() if self.personalizer is not None else None,
-            "engine": type(self.engine).__name__,  # the last bits depend on it
-            "loss": dataclasses.asdict(self.loss) if self.loss is not None else None,
-            "stragglers": dataclasses.asdict(self.stragglers) if self.stragglers is not None else None,
-            "poison": dataclasses.asdict(self.poison) if self.poison is not None else None,
-            "threads": self.threads,
-            "pruning": dataclasses.asdict(self.pruning.schedule) if self.pruning is not None else None,
-            "download": dataclasses.asdict(self.download) if self.download is not None else None,
-            "training": dataclasses.asdict(self.settings),
-        }
-        return hashlib.sha256(json.dumps(description, sort_keys=True).encode("utf-8")).hexdigest()
+        """Names everything that fixes the model after a given round, bar the aggregator (see :mod:`.fingerprint`)."""
+        return fingerprint_of(self, self._initial_hash, self._seeds)
 
     def select(self, round: int) -> Collection[ClientId]:
         """The clients invited to ``round``."""
@@ -299,24 +273,9 @@ class FedAvg:
             self._apply(aggregate)
         if self._evaluation is None:
             self._evaluation = self._evaluator.shared(self._tensors, self.algorithm)
-        return RoundRecord(
-            round=round,
-            accuracy=self._evaluation.accuracy,
-            test_loss=self._evaluation.loss,
-            clients=len(invited),
-            survivors=tuple(ClientId(int(c)) for c in aggregate.survivors) if aggregate else (),
-            failed=failed,
-            upload_bytes_per_client=_mean(aggregate.upload_bytes) if aggregate else None,
-            vector_bytes_per_client=_mean(aggregate.vector_bytes) if aggregate else None,
-            download_bytes_per_client=_mean(aggregate.download_bytes) if aggregate else None,
-            clipped_fraction=float(aggregate.clipped_fraction) if aggregate else None,
-            seconds=perf_counter() - started,
-            model_bytes=model_bytes,
-            aggregate_error=aggregate.relative_error if aggregate else None,
-            privacy=aggregate.privacy if aggregate else None,
-            balanced_accuracy=self._evaluation.balanced_accuracy,
-            metrics=self._metrics if aggregate else None,
-        )
+        record = record_of(round, self._evaluation, len(invited), aggregate, failed)
+        metrics = self._metrics if aggregate is not None else None
+        return dataclasses.replace(record, seconds=perf_counter() - started, model_bytes=model_bytes, metrics=metrics)
 
     def _received(self) -> tuple[Tensors, int]:
         """The model as a client gets it, and its bytes."""
@@ -413,7 +372,3 @@ class FedAvg:
         self._evaluation = None
         if aggregate.server_view is not None:
             self._server_view = aggregate.server_view
-
-
-def _mean(values: Mapping[ClientId, int]) -> float | None:
-    return fmean(values.values()) if values else None

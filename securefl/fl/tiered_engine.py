@@ -14,9 +14,10 @@ from torch.nn.functional import cross_entropy
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl.data import Dataset
 from securefl.fl.engine import LocalTask
+from securefl.fl.scoring import Evaluation, evaluate
 from securefl.fl.slices import Slice
 from securefl.fl.tiers import TierPlan
-from securefl.fl.training import Evaluation, LocalResult, LocalTraining, evaluate, steps_per_round
+from securefl.fl.training import LocalResult, LocalTraining, steps_per_round
 from securefl.types import ClientId, Tensors
 
 __all__ = ["TieredEngine", "evaluate_tiers"]

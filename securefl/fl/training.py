@@ -1,4 +1,4 @@
-"""One client's local training, and the evaluation of a model. Cross-entropy, classification, torch.
+"""One client's local training. Cross-entropy, classification, torch.
 
 Deterministic on the CPU for one torch version and one number of threads (:func:`torch_threads`): the order of examples
 and the random layers (dropout) are seeded, torch's global generator is left as it was.
@@ -6,11 +6,11 @@ and the random layers (dropout) are seeded, torch's global generator is left as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from securefl.errors import ConfigurationError, InvalidInputError, MissingExtraError
 from securefl.fl.augmentation import Augmentation
 from securefl.fl.data import Dataset
+from securefl.fl.local_optimizer import optimizer_step, with_terms
 from securefl.fl.models import load_tensors
 from securefl.fl.seeds import SeedTree
+from securefl.fl.workspace import constant_buffers, random_layers
 from securefl.types import Tensors
 
 try:
@@ -30,14 +32,11 @@ except ImportError as error:
     raise MissingExtraError("training needs torch: pip install 'securefl[torch]'") from error
 
 __all__ = [
-    "Evaluation",
     "ExampleNoise",
     "GradientTerms",
     "LocalResult",
     "LocalTraining",
     "batch_probability",
-    "check_fits",
-    "evaluate",
     "steps_per_round",
     "torch_threads",
     "train",
@@ -45,8 +44,6 @@ __all__ = [
 
 #: Far beyond use, well within float32: torch's own complaint about a factor that overflows would be a RuntimeError.
 _LARGEST = 1e30
-
-_Step = Callable[[Sequence[torch.Tensor]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +121,6 @@ class LocalResult:
     steps: int
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """``accuracy``: in [0, 1]; ``loss``: mean cross-entropy in nats. ``balanced_accuracy``: the mean over the classes
-    of the share found of each, for data where one class is rare.
-    """
-
-    accuracy: float
-    loss: float
-    balanced_accuracy: float
-
-
 def train(
     module: nn.Module,
     tensors: Tensors,
@@ -169,7 +155,7 @@ def train(
     names = [name for name, _ in moving]
     parameters: list[torch.Tensor] = [parameter for _, parameter in moving]
     device = parameters[0].device
-    step = _with_terms(_optimizer(parameters, settings), names, parameters, terms or GradientTerms())
+    step = with_terms(optimizer_step(parameters, settings), names, parameters, terms or GradientTerms())
     inputs = torch.from_numpy(dataset.inputs[indices]).to(device)
     targets = torch.from_numpy(dataset.targets[indices]).to(device)
     if settings.dpsgd is not None:
@@ -190,7 +176,7 @@ def train(
     vary = None
     if settings.augmentation is not None:
         vary = settings.augmentation.at(dataset.input_shape, seed.child("augmentation").torch())
-    with _random_layers(seed.child("layers")), _constant_buffers(module):
+    with random_layers(seed.child("layers")), constant_buffers(module):
         while done < total:
             order = torch.from_numpy(rng.permutation(len(indices))).to(device)
             losses.clear()
@@ -250,7 +236,7 @@ def _train_privately(
     clipped = ClippedGradients(module, noise.clip_norm)
     # The expected size, not the realised one, which would be a statement about who is in the batch.
     rate = settings.learning_rate / (probability * examples)
-    with _random_layers(seed.child("layers")), _constant_buffers(module):
+    with random_layers(seed.child("layers")), constant_buffers(module):
         for _ in range(steps):
             batch = poisson_batch(examples, probability)
             if len(batch):
@@ -265,47 +251,6 @@ def _train_privately(
     return LocalResult(update, examples, float("nan"), steps)
 
 
-def evaluate(module: nn.Module, tensors: Tensors, dataset: Dataset, *, batch_size: int = 1024) -> Evaluation:
-    """Accuracy and loss of ``tensors`` on all of ``dataset``; ``module`` is only a workspace.
-
-    Raises :class:`~securefl.errors.InvalidInputError` when the loss is not finite.
-    """
-    load_tensors(module, tensors)
-    module.eval()
-    device = next(module.parameters()).device
-    loss = 0.0
-    found = np.zeros(dataset.classes, dtype=np.int64)
-    with torch.no_grad():
-        for start in range(0, len(dataset), batch_size):
-            rows = slice(start, start + batch_size)
-            # torch.tensor copies: a Dataset may hold read-only arrays, which from_numpy warns about.
-            targets = torch.tensor(dataset.targets[rows], device=device)
-            logits = module(torch.tensor(dataset.inputs[rows], device=device))
-            loss += float(cross_entropy(logits, targets, reduction="sum"))
-            hit = targets[logits.argmax(dim=1) == targets].cpu().numpy()
-            found += np.bincount(hit, minlength=dataset.classes)
-    if not np.isfinite(loss):
-        raise InvalidInputError(f"the loss of the global model on {dataset.name!r} is no longer finite")
-    held = np.bincount(dataset.targets, minlength=dataset.classes)
-    balanced = float((found[held > 0] / held[held > 0]).mean())
-    return Evaluation(int(found.sum()) / len(dataset), loss / len(dataset), balanced)
-
-
-def check_fits(module: nn.Module, dataset: Dataset) -> None:
-    """Raise :class:`~securefl.errors.ConfigurationError` unless ``module`` maps an example to its class scores."""
-    device = next(module.parameters()).device
-    module.eval()
-    try:
-        with torch.no_grad():
-            shape = tuple(module(torch.tensor(dataset.inputs[:1], device=device)).shape)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ConfigurationError(
-            f"the model does not take examples of shape {dataset.input_shape}: {str(error).splitlines()[0]}"
-        ) from error
-    if shape != (1, dataset.classes):
-        raise ConfigurationError(f"the model gives {shape} for one example; expected (1, {dataset.classes})")
-
-
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """Let torch use ``count`` threads inside. Sums are split over threads, so the count is part of the result."""
@@ -315,93 +260,3 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _optimizer(parameters: list[torch.Tensor], settings: LocalTraining) -> _Step:
-    """A function that takes the gradients and moves the parameters, in place."""
-    if settings.optimizer == "adam":
-        adam = torch.optim.Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True)
-
-        def adam_step(gradients: Sequence[torch.Tensor]) -> None:
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            adam.step()
-            adam.zero_grad(set_to_none=True)
-
-        return adam_step
-
-    velocity: list[torch.Tensor] = []
-
-    # torch.optim.SGD computes the same; its bookkeeping costs a small model a fifth more per step.
-    @torch.no_grad()
-    def sgd_step(gradients: Sequence[torch.Tensor]) -> None:
-        nonlocal velocity
-        direction = list(gradients)
-        if settings.weight_decay:
-            direction = list(torch._foreach_add(direction, parameters, alpha=settings.weight_decay))
-        if settings.momentum:
-            if velocity:
-                torch._foreach_mul_(velocity, settings.momentum)
-                torch._foreach_add_(velocity, direction)
-            else:
-                velocity = [value.clone() for value in direction]
-            direction = velocity
-        torch._foreach_add_(parameters, direction, alpha=-settings.learning_rate)
-
-    return sgd_step
-
-
-def _with_terms(step: _Step, names: list[str], parameters: list[torch.Tensor], terms: GradientTerms) -> _Step:
-    """``step`` on the gradients plus ``terms``; ``step`` itself when they add nothing."""
-    if terms.drift is None and not terms.proximal:
-        return step
-    if terms.proximal and terms.anchor is None:
-        raise ConfigurationError("a proximal term needs the anchor that it pulls to")
-
-    def arrays(tensors: Tensors) -> list[torch.Tensor]:
-        return [torch.tensor(tensors[name], device=parameters[0].device) for name in names]
-
-    drift = None if terms.drift is None else arrays(terms.drift)
-    anchor = arrays(terms.anchor) if terms.proximal and terms.anchor is not None else None
-
-    @torch.no_grad()
-    def step_with_terms(gradients: Sequence[torch.Tensor]) -> None:
-        direction = list(gradients)
-        if drift is not None:
-            direction = list(torch._foreach_add(direction, drift))
-        if anchor is not None:
-            direction = list(
-                torch._foreach_add(direction, torch._foreach_sub(parameters, anchor), alpha=terms.proximal)
-            )
-        step(direction)
-
-    return step_with_terms
-
-
-@contextmanager
-def _random_layers(seed: SeedTree) -> Iterator[None]:
-    """Seed what draws from torch's global CPU generator (dropout), and give the generator back as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed.torch_seed())
-        yield
-
-
-@contextmanager
-def _constant_buffers(module: nn.Module) -> Iterator[None]:
-    """Put buffers back, so that clients do not reach each other through the workspace; refuse changed floats."""
-    before: Mapping[str, Any] = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    changed: list[str] = []
-    try:
-        yield
-    finally:
-        for name, buffer in module.named_buffers():
-            if not torch.equal(buffer, before[name]):
-                if buffer.is_floating_point():
-                    changed.append(name)
-                with torch.no_grad():
-                    buffer.copy_(before[name])
-    if changed:
-        raise ConfigurationError(
-            f"local training changes the buffer {changed[0]!r}; only parameters are summed, so the global model "
-            "would keep its first value"
-        )

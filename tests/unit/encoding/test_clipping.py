@@ -12,8 +12,10 @@ from hypothesis.extra import numpy as hnp
 from securefl.encoding.clipping import clip_to_norm
 from securefl.errors import ConfigurationError, InvalidInputError
 
-#: How far one rounding of the factor and one of each product may carry the norm beyond the bound.
+#: How far one rounding of the factor and one of each product may carry the norm below the bound.
 SLACK = {np.float16: 2.0**-9, np.float32: 2.0**-22, np.float64: 2.0**-51}
+#: What a sum of 30 squares in float64 may be off by: the norm lies no farther above the bound.
+ABOVE = 2.0**-48
 updates = st.sampled_from([np.float32, np.float64]).flatmap(
     lambda dtype: hnp.arrays(
         dtype,
@@ -35,12 +37,32 @@ def test_the_norm_is_bounded_and_the_direction_kept(update: np.ndarray, bound: f
     clipped = clip_to_norm(update, bound)
     assert (clipped.dtype, clipped.shape) == (update.dtype, update.shape)
     length, slack = norm(update), SLACK[update.dtype.type]
-    assert norm(clipped) <= bound * (1 + slack)
+    assert norm(clipped) <= bound * (1 + ABOVE)
     if length <= bound * (1 - 2.0**-40):
         assert clipped is update
     elif length > bound * (1 + 2.0**-40):
         assert norm(clipped) >= bound * (1 - 2 * slack)
         np.testing.assert_allclose(clipped, update * (bound / length), rtol=4 * slack, atol=1e-40)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_no_rounding_carries_the_norm_beyond_the_bound(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    shortened = 0
+    for size in (1, 2, 3, 100, 5000):
+        for bound in (1.0, 0.1, 1 / 3):
+            update = (rng.standard_normal(size) * 3).astype(dtype)
+            clipped = clip_to_norm(update, bound)
+            shortened += clipped is not update
+            assert norm(clipped) <= bound * (1 + ABOVE)
+            # at most a few units of the dtype's precision are given up
+            assert clipped is update or norm(clipped) >= bound * (1 - 8 * float(np.finfo(dtype).eps))
+    assert shortened > 9
+    equal = np.full(7, 0.3, dtype=dtype)  # all products are rounded the same way
+    assert norm(clip_to_norm(equal, 0.7)) <= 0.7 * (1 + ABOVE)
+    denormal = np.array([1.0, 1.0, 1.0], dtype=dtype)
+    bound = float(np.finfo(dtype).smallest_subnormal) * 2.5
+    assert norm(clip_to_norm(denormal, bound)) <= bound * (1 + ABOVE)
 
 
 def test_a_known_triangle() -> None:

@@ -20,11 +20,12 @@ from securefl.fl.engine import LocalTask
 from securefl.fl.interfaces import Contribution
 from securefl.fl.protections import protection_named
 from securefl.fl.runner import Run
+from securefl.fl.scoring import evaluate
 from securefl.fl.seeds import SeedTree
 from securefl.fl.tiered import TieredAggregator
 from securefl.fl.tiered_engine import TieredEngine, evaluate_tiers
 from securefl.fl.tiers import TierPlan
-from securefl.fl.training import GradientTerms, LocalTraining, evaluate, torch_threads, train
+from securefl.fl.training import GradientTerms, LocalTraining, torch_threads, train
 from securefl.machine import Protection
 from securefl.types import ClientId, Tensors
 

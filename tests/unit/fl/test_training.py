@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl import models
 from securefl.fl.data import Dataset, from_arrays
+from securefl.fl.scoring import check_fits, evaluate
 from securefl.fl.seeds import SeedTree
-from securefl.fl.training import LocalResult, LocalTraining, check_fits, evaluate, torch_threads, train
+from securefl.fl.training import LocalResult, LocalTraining, torch_threads, train
 from securefl.types import Tensors
 
 
