@@ -112,7 +112,7 @@ class Shared:
     indexing, ``reshape``, ``T``, ``sum``. Shapes broadcast as in numpy. Products: :mod:`securefl.mpc.arithmetic`.
     """
 
-    __slots__ = ("cut", "fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
+    __slots__ = ("_held", "cut", "fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
     __array_ufunc__ = None  # numpy must not take a Shared for an object scalar
 
     def __init__(
@@ -140,6 +140,7 @@ class Shared:
         self.opened = opened
         self.sown = sown
         self.cut = cut
+        self._held: Words | None = None
         self.unsettled = second is None if party.replicated else unsettled
 
     @property
@@ -152,6 +153,15 @@ class Shared:
         if self.part is None:
             raise InvalidInputError("this party holds no part of the tensor")
         return self.part
+
+    @property
+    def held(self) -> Words:
+        """Part and second added up, kept for tensors that are used often. Replicated tensors only."""
+        if self._held is None:
+            if self.second is None:
+                raise InvalidInputError("the tensor is not replicated")
+            self._held = self.words + self.second
+        return self._held
 
     def linear(self, change: View, shape: Sequence[int]) -> Shared:
         """A linear map to ``shape``, the same for every part. An opened form is not kept."""
