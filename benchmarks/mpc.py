@@ -127,7 +127,7 @@ def timed(servers: Servers, work: Callable[[], object], repetitions: int) -> tup
     return times(servers, once, repetitions), kept
 
 
-def truncation_failures(products: int) -> dict[str, int]:
+def truncation_failures(products: int, engine: str = "dealer") -> dict[str, int]:
     """Products with |z| up to 2^61, truncated by 16 places; failures are results off by more than the rounding."""
     block, done, failures, upward = 1 << 20, 0, 0, 0
     rng = np.random.default_rng(0)
@@ -137,11 +137,12 @@ def truncation_failures(products: int) -> dict[str, int]:
         x, y = rng.integers(-bound, bound, (2, n))
 
         def program(party: Party, n: int = n, x: Any = x, y: Any = y) -> Any:
-            a, b = (Shared(party, (n,), 0, None if party.is_helper else party.zero((n,))) for _ in range(2))
+            parts = [None if party.is_helper else party.zero((n,)) for _ in range(2)]
+            a, b = (Shared(party, (n,), 0, part, unsettled=party.replicated) for part in parts)
             z = mul(a.add_words(x.view(np.uint64)), b.add_words(y.view(np.uint64)))
             return reveal(truncate(z.with_fraction(32), 16))
 
-        got = run_parties(program)[0].view(np.int64)
+        got = run_parties(program, engine=engine)[0].view(np.int64)
         error = got - ((x * y) >> 16)
         failures += int(((error != 0) & (error != 1)).sum())
         upward += int((error == 1).sum())
@@ -273,6 +274,7 @@ def measure(quick: bool) -> dict[str, Any]:
         rows["training step, batch 128"] = {**taken, **cost, "samples": 128}
         report["digits"] = digits(servers, 1 if quick else 10)
     report["engines"] = _mpc_engines.measure(mlp, processor, quick)
+    report["engines"]["truncation"] = truncation_failures(10**6 if quick else 10**7, "replicated")
     report["truncation"] = truncation_failures(10**6 if quick else 10**8)
     if installed():
         report["crypten"] = {"values": n, "size": size, "jobs": beside(n, size, 2 if quick else 7)}
@@ -320,6 +322,8 @@ def show(report: dict[str, Any]) -> None:
         ],
     )
     _mpc_engines.show(report["engines"])
+    cut = report["engines"]["truncation"]
+    console.print(f"replicated: {cut['failures']} failures in {cut['products']:,} products up to 2^61", markup=False)
     if "crypten" in report:
         show_peers(report["crypten"]["jobs"], report["crypten"]["values"], report["crypten"]["size"])
     else:

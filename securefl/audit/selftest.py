@@ -35,7 +35,7 @@ _CHECKS: Final = {
     "shared": "securefl.audit.checks.shared",
     "transport": "securefl.audit.checks.transport",
     "shells": "securefl.audit.checks.shells",
-    "mpc": "securefl.audit.checks.mpc",
+    "mpc": "securefl.audit.checks.mpc_session",
     "mpc-replicated": "securefl.audit.checks.replicated",
     "split": "securefl.audit.checks.split",
     "compression": "securefl.audit.checks.compression",

@@ -59,9 +59,9 @@ def run(
     if settings.split is not None:
         from securefl.cli.run_split import train
 
-        if resume is not None or shadow:
-            raise ConfigurationError("split learning has no --resume and no --shadow in this version")
-        train(settings, folder, json)
+        if shadow or tensorboard is not None or mlflow is not None:
+            raise ConfigurationError("split learning has no --shadow, --tensorboard or --mlflow in this version")
+        train(settings, folder, json, resume=resume is not None)
         return
     session = runner.Run(settings, folder, resume=resume is not None, shadow=shadow)
     session.trackers = _trackers(settings, tensorboard, mlflow)

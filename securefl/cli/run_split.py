@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
-def train(settings: Config, folder: Path, json: str | None) -> None:
-    """Run, show progress, write the report to ``folder`` and, if asked, to ``json``."""
+def train(settings: Config, folder: Path, json: str | None, *, resume: bool) -> None:
+    """Run or go on, show progress, write the report to ``folder`` and, if asked, to ``json``."""
     from securefl.audit import split_report
     from securefl.split.runner import SplitRun
 
     quiet = json == "-"
-    with closing(SplitRun(settings, folder)) as session:
+    with closing(SplitRun(settings, folder, resume=resume)) as session:
         finished = _rounds(session, settings, quiet=quiet)
     report = split_report.build(finished)
     split_report.write(report, finished, folder)
@@ -34,13 +34,18 @@ def _rounds(session: SplitRun, settings: Config, *, quiet: bool) -> FinishedSpli
     if not quiet:
         for line in session.headline():
             console.print(line, markup=False)
-    with steps(settings.training.rounds, show=not quiet) as progress:
+    with steps(settings.training.rounds, done=session.rounds_done, show=not quiet) as progress:
         for record in session.rounds():
             spent = "" if record.epsilon is None else f", epsilon {record.epsilon:.3f}"
             progress.done(
                 f"round {record.round}: accuracy {record.accuracy:.4f}, {bytes_text(record.up)} up and "
                 f"{bytes_text(record.down)} down per example, {record.seconds:.2f} s{spent}"
             )
+    if session.training.lost and not quiet:
+        console.print(
+            f"charged before an interruption and not repeated: rounds {', '.join(map(str, session.training.lost))}",
+            markup=False,
+        )
     return session.finish()
 
 

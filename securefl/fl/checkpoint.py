@@ -14,10 +14,10 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,21 +26,25 @@ from securefl.errors import ConfigurationError, DecodeError
 from securefl.fl.interfaces import RoundPrivacy, RoundRecord
 from securefl.types import ClientId, Tensors
 
-__all__ = ["RunState", "exists", "load", "save"]
+__all__ = ["RunState", "exists", "load", "load_as", "save"]
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+RecordT = TypeVar("RecordT", bound="DataclassInstance")
 _FORMAT: Final = "securefl-checkpoint-2"
 _STATE: Final = "state.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RunState:
+class RunState(Generic[RecordT]):
     """A run after ``len(records)`` rounds: the global model (float32 arrays in order) and the records so far.
 
     ``state``: further arrays that the next round depends on (of a stateful aggregator), by name.
     """
 
     tensors: Tensors = field(repr=False)
-    records: tuple[RoundRecord, ...] = field(repr=False)
+    records: tuple[RecordT, ...] = field(repr=False)
     state: Mapping[str, NDArray[np.generic]] = field(default_factory=dict, repr=False)
 
     @property
@@ -54,7 +58,7 @@ def exists(directory: Path) -> bool:
     return (directory / _STATE).is_file()
 
 
-def save(directory: Path, state: RunState, fingerprint: str) -> None:
+def save(directory: Path, state: RunState[RecordT], fingerprint: str) -> None:
     """Write ``state`` into ``directory`` (made if needed), replacing the checkpoint there.
 
     ``fingerprint``: names the run that may resume it (``FedAvg.fingerprint``).
@@ -87,8 +91,13 @@ def save(directory: Path, state: RunState, fingerprint: str) -> None:
         raise ConfigurationError(f"cannot write the checkpoint {directory}: {error.strerror}") from error
 
 
-def load(directory: Path, fingerprint: str) -> RunState:
-    """The checkpoint in ``directory``.
+def load(directory: Path, fingerprint: str) -> RunState[RoundRecord]:
+    """The checkpoint of federated averaging in ``directory``. Raises as :func:`load_as`."""
+    return load_as(directory, fingerprint, _record)
+
+
+def load_as(directory: Path, fingerprint: str, record: Callable[[dict[str, Any]], RecordT]) -> RunState[RecordT]:
+    """The checkpoint in ``directory``, whose records ``record`` makes of their fields.
 
     Raises :class:`~securefl.errors.ConfigurationError` when there is none or it belongs to another run,
     :class:`~securefl.errors.DecodeError` when it is truncated or damaged.
@@ -114,7 +123,7 @@ def load(directory: Path, fingerprint: str) -> RunState:
         )
     try:
         tensors, state = _arrays(directory, body)
-        return RunState(tensors, tuple(_record(record) for record in body["records"]), state)
+        return RunState(tensors, tuple(record(fields) for fields in body["records"]), state)
     except (KeyError, TypeError, ValueError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DecodeError(f"the checkpoint in {directory} is damaged: {error}") from error
 

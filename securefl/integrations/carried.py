@@ -89,7 +89,7 @@ class Carried:
                 shared = read_key(peers.key_file) if params.key_model is ckks.KeyModel.SHARED_KEY else None
                 return ckks.Client(params, me, peers.identity, self._directory, shared=shared)
             case SharedParams():
-                return AttestedClient(params, me, self._directory)
+                return AttestedClient(params, me, peers.identity, self._directory)
         if self.invitation.protect == "plain":
             return PlainClient(self.context, me)
         if self.signed:

@@ -12,11 +12,11 @@ from typing import Final
 from securefl.ckks import KeyHolder, KeyModel
 from securefl.ckks import Params as CKKSParams
 from securefl.errors import LocalProtocolError
-from securefl.integrations.attested import attestations
+from securefl.integrations.attested import SignedSeeds, attestations
 from securefl.integrations.carried import Carried
 from securefl.integrations.invitation import MAX_INVITATION_BYTES, Invitation
 from securefl.integrations.keyfile import charge, read_key
-from securefl.integrations.peers import HELPER, Peers
+from securefl.integrations.peers import HELPER, Peers, directory_of
 from securefl.integrations.policy import Policy
 from securefl.integrations.vector import VectorCoder, context_of
 from securefl.machine import Aborted, Completed, Event, Send
@@ -78,7 +78,14 @@ class Helper:
     def receive(self, frames: Sequence[Buffer]) -> list[Buffer]:
         """Open the sum. Raises as the role does."""
         answers: list[Buffer] = []
+        carried = self._carried(self.invitation)
+        shared = carried.parameters if isinstance(carried.parameters, SharedParams) else None
+        seeds = None if shared is None else SignedSeeds(shared, directory_of(self.invitation))
         for frame in frames:
+            if seeds is not None:
+                if seeds.take(frame):
+                    continue
+                seeds.check(frame)
             self._charge()
             answers += self._frames(self._role.receive(bytes(frame)))
         return answers

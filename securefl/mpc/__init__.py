@@ -13,7 +13,7 @@ here on first use.
     operations                     what programs are made of, whatever engine computes
     gemm, fixed, shared            matrices mod 2^64; reals as integers; tensors and everything linear
     arithmetic, bits, compare      products, truncation; packed bits; sign, relu, select: with a helper (dealer)
-    functions, convolution, sorting, graph, network      exp … softmax; images; order; models
+    functions, classes, convolution, sorting, graph, network      exp … softmax; rows; images; order; models
     service                        commands of a client
 """
 

@@ -48,9 +48,17 @@ def _usable(tensor: Shared) -> Cut | None:
 def _factor(tensor: Shared) -> _Factor:
     if tensor.opened is not None:
         return _Factor(tensor.opened.m, tensor.opened.mask)
-    cut, party = tensor.cut, tensor.party
+    cut = tensor.cut
     if cut is None:
         raise AssertionError("opened or cut")
+    if cut.factor is None:
+        cut.factor = _cut_factor(tensor, cut)
+    factor: _Factor = cut.factor
+    return factor
+
+
+def _cut_factor(tensor: Shared, cut: Cut) -> _Factor:
+    party = tensor.party
     places, sign = np.uint64(cut.places), np.uint64(cut.sign % 2**64)
     high = cut.opened >> places
     top = cut.opened >> np.uint64(63)

@@ -13,12 +13,9 @@ from typing import Final
 import numpy as np
 
 from securefl.errors import ConfigurationError
-from securefl.mpc.fixed import FRACTION
+from securefl.mpc.classes import largest, one_hot
 from securefl.mpc.operations import (
-    maximum_along,
     mul,
-    negative,
-    number,
     relu,
     relu_and_sign,
     scale,
@@ -26,9 +23,20 @@ from securefl.mpc.operations import (
     square,
     truncate,
 )
-from securefl.mpc.shared import Shared, concatenate, stack
+from securefl.mpc.shared import Shared, stack
 
-__all__ = ["WIDE", "cross_entropy", "exp_negative", "log", "one_hot", "reciprocal", "sigmoid", "softmax", "to_fraction"]
+__all__ = [
+    "WIDE",
+    "cross_entropy",
+    "exp_negative",
+    "log",
+    "one_hot",
+    "reciprocal",
+    "sigmoid",
+    "softmax",
+    "softmax_less_labels",
+    "to_fraction",
+]
 
 #: Binary places inside these functions: a product of two values below 2^7 stays within the headroom.
 WIDE: Final = 24
@@ -118,18 +126,29 @@ def log(x: Shared, high: float) -> Shared:
     return y
 
 
-def _shifted(x: Shared) -> tuple[Shared, Shared, Shared]:
+def _shifted(x: Shared, top: Shared) -> tuple[Shared, Shared, Shared]:
     """For the last axis of [rows, classes]: x − max, exp of it, and the sum of those, which lies in [1, classes]."""
-    rows = x.shape[0]
-    z = x - maximum_along(x, 1).reshape(rows, 1)
+    z = x - top
     powers = exp_negative(z)
     return z, powers, powers.sum(axis=1, keepdims=True)
 
 
 def softmax(x: Shared) -> Shared:
     """Over the last axis of [rows, classes], classes from 2 to 100; same fraction out as in. Error below 1e-4."""
-    _, powers, total = _shifted(x)
+    return _softmax(x, largest(x)[0])
+
+
+def _softmax(x: Shared, top: Shared) -> Shared:
+    _, powers, total = _shifted(x, top)
     return truncate(mul(powers, reciprocal(total, x.shape[1])), 2 * WIDE - x.fraction)
+
+
+def softmax_less_labels(x: Shared, labels: Shared) -> Shared:
+    """``softmax(x) − one_hot(labels)``: the gradient of the cross-entropy by x, of 16 binary places, for every row."""
+    top, targets = largest(x, labels)
+    if targets is None:
+        raise AssertionError("labels were given")
+    return _softmax(x, top) - targets
 
 
 def sigmoid(x: Shared) -> Shared:
@@ -141,21 +160,7 @@ def sigmoid(x: Shared) -> Shared:
 
 def cross_entropy(x: Shared, targets: Shared) -> Shared:
     """Mean over rows of −log softmax(x)[target]. ``targets``: one-hot of the shape of x and its fraction. Shape ()."""
-    z, _, total = _shifted(x)
+    z, _, total = _shifted(x, largest(x)[0])
     chosen = truncate(mul(z, targets).sum(axis=1), x.fraction + targets.fraction - WIDE)
     loss = log(total.reshape(x.shape[0]), x.shape[1]) - chosen
     return to_fraction(truncate(scale(loss.sum(), 1 / x.shape[0], WIDE), WIDE), x.fraction)
-
-
-def one_hot(labels: Shared, classes: int) -> Shared:
-    """Class numbers 0 … classes − 1 to rows with a 1 at the class: [rows] to [rows, classes], of 16 binary places.
-
-    ``labels`` has no binary places. One comparison per row and class but the first: [label >= k].
-    """
-    steps = stack([labels.add_words(np.asarray(-k).astype(np.uint64)) for k in range(1, classes)], axis=1)
-    reached = number(~negative(steps))
-    first = reached[:, :1] * -1
-    first = first.add_words(np.ones(first.shape, np.uint64))
-    middle = reached[:, :-1] - reached[:, 1:]
-    rows = [first, middle, reached[:, -1:]] if classes > 2 else [first, reached]
-    return concatenate(rows, axis=1).widen(FRACTION)

@@ -15,7 +15,7 @@ from securefl.errors import ConfigurationError, InvalidInputError, LocalProtocol
 from securefl.mpc.bits import Bits
 from securefl.mpc.convolution import Window, average_pool, conv2d, fold, max_pool, unfold
 from securefl.mpc.fixed import FRACTION
-from securefl.mpc.functions import one_hot, sigmoid, softmax, to_fraction
+from securefl.mpc.functions import one_hot, sigmoid, softmax, softmax_less_labels, to_fraction
 from securefl.mpc.graph import Graph, Layer, check_trainable
 from securefl.mpc.operations import matmul, prepare, relu_and_sign, scale, select, truncate
 from securefl.mpc.party import Array
@@ -147,14 +147,15 @@ class Network:
             raise ConfigurationError(f"the loss is one of {', '.join(LOSSES)}, not {loss!r}")
         output, kept = self.begin(x)
         output = to_fraction(output, FRACTION)
-        if len(targets.shape) == 1 and targets.fraction == 0:
-            targets = one_hot(targets, output.shape[1])
-        if targets.shape != output.shape:
+        numbers = len(targets.shape) == 1 and targets.fraction == 0
+        if (*targets.shape, output.shape[1]) != output.shape if numbers else targets.shape != output.shape:
             raise InvalidInputError(f"targets of shape {list(targets.shape)} for outputs of {list(output.shape)}")
         if loss == "cross_entropy":
-            delta, divisor = softmax(output) - targets, float(output.shape[0])
+            delta = softmax_less_labels(output, targets) if numbers else softmax(output) - targets
+            divisor = float(output.shape[0])
         else:
-            delta, divisor = output - targets, output.size / 2
+            delta = output - (one_hot(targets, output.shape[1]) if numbers else targets)
+            divisor = output.size / 2
         waiting, self._gradients = self._gradients, {}
         self._backward(kept, delta, to_input=False)
         self.step(learning_rate, divisor, momentum)

@@ -87,6 +87,8 @@ class Cut:
     places: int
     sign: int = 1
     plus: Words | None = None
+    #: What ``securefl.mpc.chained`` computed from it.
+    factor: Any = None
 
     def view(self, view: View) -> Cut:
         return Cut(view(self.opened), self.places, self.sign, None if self.plus is None else view(self.plus))
@@ -110,7 +112,7 @@ class Shared:
     indexing, ``reshape``, ``T``, ``sum``. Shapes broadcast as in numpy. Products: :mod:`securefl.mpc.arithmetic`.
     """
 
-    __slots__ = ("cut", "fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
+    __slots__ = ("_held", "cut", "fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
     __array_ufunc__ = None  # numpy must not take a Shared for an object scalar
 
     def __init__(
@@ -138,6 +140,7 @@ class Shared:
         self.opened = opened
         self.sown = sown
         self.cut = cut
+        self._held: Words | None = None
         self.unsettled = second is None if party.replicated else unsettled
 
     @property
@@ -150,6 +153,15 @@ class Shared:
         if self.part is None:
             raise InvalidInputError("this party holds no part of the tensor")
         return self.part
+
+    @property
+    def held(self) -> Words:
+        """Part and second added up, kept for tensors that are used often. Replicated tensors only."""
+        if self._held is None:
+            if self.second is None:
+                raise InvalidInputError("the tensor is not replicated")
+            self._held = self.words + self.second
+        return self._held
 
     def linear(self, change: View, shape: Sequence[int]) -> Shared:
         """A linear map to ``shape``, the same for every part. An opened form is not kept."""
@@ -164,7 +176,7 @@ class Shared:
             raise InvalidInputError(
                 f"tensors of {self.fraction} and {other.fraction} binary places cannot be added: truncate one first"
             )
-        shape = np.broadcast_shapes(self.shape, other.shape)
+        shape = self.shape if self.shape == other.shape else np.broadcast_shapes(self.shape, other.shape)
         zero = np.uint64(0)
         if self.part is None and other.part is None:
             return Shared(self.party, shape, self.fraction)
@@ -178,7 +190,7 @@ class Shared:
 
     def add_words(self, words: Words) -> Shared:
         """Plus public ring elements, in units of the last binary place."""
-        shape = np.broadcast_shapes(self.shape, words.shape)
+        shape = np.broadcast_shapes(self.shape, words.shape) if words.shape else self.shape
         part, second, me = self.part, self.second, self.party.me
         if second is None:
             part = self.words + words if me == 0 else part
@@ -218,7 +230,7 @@ class Shared:
         if words.dtype.kind not in "iu":
             raise InvalidInputError("multiply by public integers; by real numbers with arithmetic.scale")
         words = words.astype(np.int64).view(np.uint64) if words.dtype != np.uint64 else words
-        shape = np.broadcast_shapes(self.shape, words.shape)
+        shape = np.broadcast_shapes(self.shape, words.shape) if words.shape else self.shape
         return self.linear(lambda part: _spread(part * words, shape), shape)
 
     __rmul__ = __mul__

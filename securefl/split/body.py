@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from securefl.errors import InvalidInputError
+from securefl.split.progress import Arrays, part_of, restore_part
 
 __all__ = ["Body", "linear_of"]
 
@@ -22,6 +24,14 @@ class Body:
         parameters = [p for p in module.parameters() if p.requires_grad]
         self._optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, foreach=True)
         self._optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> Arrays:
+        """Parameters and momenta, for :meth:`restore`."""
+        return part_of(self.module, self._optimizer)
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raises :class:`~securefl.errors.DecodeError` for the arrays of another body."""
+        restore_part(self.module, self._optimizer, arrays)
 
     def give(self, gradient: NDArray[np.floating[Any]]) -> None:
         """Set the gradient of a linear body: float[O, F + 1], the bias in the last column; a sum over examples."""

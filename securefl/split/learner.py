@@ -5,7 +5,9 @@ The learner is the same wherever the body runs and for every mode (:mod:`securef
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from securefl.errors import InvalidInputError
 from securefl.split.engine import Rows
 from securefl.split.middle import Middle, TransmittedBytes
+from securefl.split.progress import Arrays, part_of, restore_part
 
 __all__ = ["LearnedBatch", "Learner"]
 
@@ -59,11 +62,20 @@ class Learner:
         activation_range: float | None = None,
     ) -> None:
         self.front, self.head = front, head
+        self._ends = nn.ModuleList([part for part in (front, head) if part is not None])
         self._middle, self._range = middle, activation_range
         parameters = [p for part in (front, head) if part is not None for p in part.parameters() if p.requires_grad]
         self._optimizer = (
             torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, foreach=True) if parameters else None
         )
+
+    def state(self) -> Arrays:
+        """Tensors and momenta of front and head, for :meth:`restore`."""
+        return part_of(self._ends, self._optimizer)
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raises :class:`~securefl.errors.DecodeError` for the arrays of another model."""
+        restore_part(self._ends, self._optimizer, arrays)
 
     @property
     def traffic(self) -> TransmittedBytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -14,10 +15,11 @@ from torch import nn
 
 from securefl.cluster.remote import connect
 from securefl.errors import ConfigurationError
-from securefl.fl import models
+from securefl.fl import checkpoint, models
 from securefl.fl.config import Config, SplitConfig
 from securefl.fl.data import Dataset
 from securefl.fl.models import model_hash, tensors_of
+from securefl.fl.runner import saved_config
 from securefl.fl.seeds import SeedTree
 from securefl.fl.workload import divide, prepare
 from securefl.split.cutting import Cut, cut
@@ -31,6 +33,7 @@ __all__ = ["FinishedSplitRun", "Reconstruction", "SplitRun", "default_cut", "set
 
 _SERIES = 1500, 500  # training and test examples of the synthetic series
 _PICTURES = 6
+_CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,11 +112,12 @@ def default_cut(model: nn.Module, after: str | None, until: str | None, *, label
 class SplitRun:
     """A run whose ledger and configuration stay in the folder ``out``.
 
+    ``resume``: go on from the checkpoint there; without it a checkpoint of an earlier run is overwritten.
     Raises :class:`ConfigurationError` for a configuration that cannot work, before any training, and for a folder that
-    cannot be written or holds an earlier run's ledger.
+    cannot be written, holds an earlier run's ledger or, to be resumed, nothing of this run.
     """
 
-    def __init__(self, config: Config, out: Path) -> None:
+    def __init__(self, config: Config, out: Path, *, resume: bool = False) -> None:
         if config.split is None:
             raise ConfigurationError("this configuration has no [split] section")
         self.config, self._chosen = config, config.split
@@ -126,6 +130,12 @@ class SplitRun:
         if parts.head is None and self._chosen.labels == "client":
             raise ConfigurationError('[split] until is missing: with labels = "client" name the server\'s last layer')
         self._model, self._seeds, self._records, self._out = model, seeds, list[SplitRound](), out
+        if resume and self._chosen.protect == "shared":
+            raise ConfigurationError(
+                "a run with protect = 'shared' cannot be resumed: its body was shared among parties that ended with "
+                "it; start again, and let reveal = true open the body at the end of a run"
+            )
+        self._fingerprint = _fingerprint(config, clients, self._test)
         self._servers = None if self._chosen.cluster is None else connect(self._chosen.cluster)
         self.training = SplitTraining(
             parts,
@@ -138,12 +148,30 @@ class SplitRun:
             servers=self._servers,
         )
         try:
-            self._keep(config, out)
+            if resume:
+                self._resume(config, out)
+            self._keep(config, out, resume=resume)
         except BaseException:
             self.close()
             raise
 
-    def _keep(self, config: Config, out: Path) -> None:
+    def _resume(self, config: Config, out: Path) -> None:
+        found = checkpoint.load_as(out / _CHECKPOINT, self._fingerprint, lambda fields: SplitRound(**fields))
+        if self.training.privacy is not None and saved_config(out).training.rounds != config.training.rounds:
+            raise ConfigurationError(
+                "the noise was calibrated for the rounds that the run was started with: resume it without --rounds"
+            )
+        if not found.records:
+            raise ConfigurationError(f"{out} holds no finished round to go on from")
+        self._records = list(found.records)
+        self.training.restore(found.state, self._records[-1].round)
+
+    @property
+    def rounds_done(self) -> int:
+        """Rounds that a resumed run had made."""
+        return self._records[-1].round if self._records else 0
+
+    def _keep(self, config: Config, out: Path, *, resume: bool) -> None:
         """Configuration and ledger into the run's folder."""
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -153,8 +181,11 @@ class SplitRun:
             raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
         if self.training.privacy is not None:
             path = out / "ledger.sqlite"
-            if path.exists():
-                raise ConfigurationError(f"{path} is an earlier run's privacy ledger: give another folder by --out")
+            if path.exists() and not resume:
+                raise ConfigurationError(
+                    f"{path} is an earlier run's privacy ledger: go on with it by --resume, or give another folder "
+                    "by --out"
+                )
             self.training.privacy.open(path, config.digest())
 
     def headline(self) -> list[str]:
@@ -163,7 +194,8 @@ class SplitRun:
         lines = [
             f"split learning, {s.protect}: {t.statement}",
             f"{self._test.name}, {c.data.clients} clients ({c.data.partition}), {s.order}; {t.features} activations "
-            f"and {t.outputs} outputs per example, {c.training.rounds} rounds",
+            f"and {t.outputs} outputs per example, {c.training.rounds} rounds"
+            + (f", resumed after round {self.rounds_done}" if self.rounds_done else ""),
         ]
         if s.protect == "ckks":
             lines.append(f"weight gradients: {t.settings.releases}; fronts and heads: {c.protection.method} average")
@@ -178,9 +210,12 @@ class SplitRun:
         return lines if t.uncovered is None else [*lines, t.uncovered]
 
     def rounds(self) -> Iterator[SplitRound]:
-        """Run the rounds, one per iteration."""
+        """Run the rounds that are left, one per iteration; each is in the checkpoint before it is given out."""
         for record in self.training.rounds():
             self._records.append(record)
+            if self.training.host is None:
+                state = checkpoint.RunState({}, tuple(self._records), self.training.state())
+                checkpoint.save(self._out / _CHECKPOINT, state, self._fingerprint)
             yield record
 
     def close(self) -> None:
@@ -231,6 +266,14 @@ class SplitRun:
             except OSError as error:
                 raise ConfigurationError(f"cannot write the revealed body to {self._out}: {error.strerror}") from None
         return model_hash(tensors_of(body)).hex()
+
+
+def _fingerprint(config: Config, clients: Mapping[ClientId, Dataset], test: Dataset) -> str:
+    """Hex SHA-256 of the configuration without its rounds, and of the data."""
+    digest = hashlib.sha256(config.with_overrides(rounds=1).digest().encode())
+    for data in (*clients.values(), test):
+        digest.update(model_hash({"inputs": data.inputs, "targets": data.targets}))
+    return digest.hexdigest()
 
 
 def workload_of(

@@ -26,10 +26,10 @@ from torch.nn.functional import cross_entropy
 from securefl.cluster.local import local_cluster
 from securefl.cluster.servers import Servers
 from securefl.encoding.quantize import FixedPoint
-from securefl.errors import ConfigurationError
+from securefl.errors import ConfigurationError, DecodeError
 from securefl.fl.aggregators import ProtectedAggregator
 from securefl.fl.data import Dataset
-from securefl.fl.interfaces import Contribution
+from securefl.fl.interfaces import Contribution, LostRoundError
 from securefl.fl.models import load_tensors, model_hash, tensors_of
 from securefl.fl.protections import protection_named, suite_named
 from securefl.fl.seeds import SeedTree
@@ -45,6 +45,7 @@ from securefl.split.messages import SplitContext
 from securefl.split.middle import Framed, Middle
 from securefl.split.modes import STATEMENTS, FramedMode, mode_of
 from securefl.split.privacy import SplitPrivacy, privacy_of
+from securefl.split.progress import Arrays
 from securefl.split.server import SplitServer
 from securefl.split.settings import SplitSettings
 from securefl.split.shared import SharedHost, SharedMode
@@ -144,6 +145,9 @@ class SplitTraining:
                 servers = self._own = local_cluster(parties=settings.parties, audit=settings.audit)
             self.host = SharedHost(self.mode, servers, **rates)
         self.body = Body(parts.body, **rates)
+        #: Rounds that were charged before an interruption, and not repeated.
+        self.lost: list[int] = []
+        self._done = 0
         self._session = os.urandom(16)
         classes = 0 if parts.head is not None else first.classes
         try:
@@ -231,14 +235,51 @@ class SplitTraining:
             'the server exactly and is not covered: order = "sequential" hands them on sealed instead'
         )
 
+    # -- stopping and going on
+
+    def state(self) -> Arrays:
+        """What the rounds to come depend on. Raises :class:`ConfigurationError` under ``shared``."""
+        if self.host is not None:
+            raise ConfigurationError(
+                "under protect = 'shared' the body exists only as shares at parties that end with the run: it cannot "
+                "be kept and resumed; reveal it at the end (reveal = true)"
+            )
+        found = {f"body/{name}": value for name, value in self.body.state().items()}
+        for client, member in self._members.items():
+            found |= {f"{client}/{name}": value for name, value in member.learner.state().items()}
+        return found
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]], done: int) -> None:
+        """Go on after round ``done`` from its :meth:`state`. Raises :class:`~securefl.errors.DecodeError`."""
+        if self.host is not None:
+            self.state()
+        parts: dict[str, Arrays] = {}
+        for name, value in arrays.items():
+            owner, _, rest = name.partition("/")
+            parts.setdefault(owner, {})[rest] = value
+        if not set(parts) <= {"body", *map(str, self._members)}:
+            raise DecodeError("the checkpoint is of a run with other clients")
+        self.body.restore(parts.get("body", {}))
+        for client, member in self._members.items():
+            member.learner.restore(parts.get(str(client), {}))
+        self._done = done
+
     # -- rounds
 
     def rounds(self) -> Iterator[SplitRound]:
-        """Train, one round per iteration. Raises :class:`~securefl.errors.PrivacyBudgetExceededError` at the budget."""
-        for number in range(1, self.settings.rounds + 1):
+        """Train, one round per iteration. Raises :class:`~securefl.errors.PrivacyBudgetExceededError` at the budget.
+
+        A round that was charged before an interruption is not repeated: its number is added to :attr:`lost`.
+        """
+        for number in range(self._done + 1, self.settings.rounds + 1):
             started = perf_counter()
+            self._done = number
             if self.privacy is not None:
-                self.privacy.charge(number)
+                try:
+                    self.privacy.charge(number)
+                except LostRoundError:
+                    self.lost.append(number)
+                    continue
             before = self._traffic()
             self._between()
             with torch_threads(1):  # a batch is too small to share, and sums do not depend on the machine

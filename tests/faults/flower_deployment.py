@@ -1,8 +1,10 @@
 """A Flower deployment on this machine, as processes: SuperLink with TLS and authenticated SuperNodes, and kills.
 
-    python tests/faults/flower_deployment.py --out RUN_DIR [--nodes 8] [--threshold 5] [--quick]
+    python tests/faults/flower_deployment.py --out RUN_DIR [--nodes 8] [--threshold 5] [--quick] [--protections]
 
-Every command it runs is printed as it would be typed. Three runs of examples/flower_app in one deployment:
+Every command it runs is printed as it would be typed. With ``--protections``: every SuperNode has pinned identities and
+there is a helper; one run each of signed masked sums, shared, and ckks with a key holder and with a threshold key.
+Otherwise, runs of examples/flower_app in one deployment:
 
 1. masked, 3 rounds: the mean is compared with that of the clients' updates, trained again;
 2. plain FedAvg in the same deployment, for its bytes and seconds;
@@ -88,8 +90,8 @@ def write_supernode_key(folder: Path, name: str) -> None:
 class Deployment:
     """The processes; each in a group of its own, so that a SuperNode dies with its application."""
 
-    def __init__(self, folder: Path, nodes: int) -> None:
-        self.folder, self.nodes, self.port = folder, nodes, free_port()
+    def __init__(self, folder: Path, nodes: int, *, pinned: bool = False) -> None:
+        self.folder, self.nodes, self.port, self.pinned = folder, nodes, free_port(), pinned
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.env = {
             **os.environ,
@@ -118,16 +120,35 @@ class Deployment:
         where = ["--host", "127.0.0.1", "--port", str(self.port)]
         self._spawn("superlink", "flower-superlink", *tls, "--enable-supernode-auth", *where)
         self._until(self._listens, 60, "the SuperLink does not listen")
-        for at in range(self.nodes):
+        everybody = range(self.nodes + self.pinned)  # the last one is the helper
+        for at in everybody:
             write_supernode_key(self.folder, f"node{at}")
             self.run_to_end("flwr", "supernode", "register", f"node{at}.pub", "tls")
-        for at in range(self.nodes):
+        if self.pinned:
+            self.write_peers()
+        for at in everybody:
             self.start_node(at)
+
+    def write_peers(self) -> None:
+        """An identity for every SuperNode and the server, and the list of public keys that all of them pin."""
+        public = {}
+        for name in [*(f"identity{at}" for at in range(self.nodes + 1)), "identity-server"]:
+            print("$", shlex.join(["python", "-m", "securefl.integrations.peers", name]), flush=True)
+            made = [sys.executable, "-m", "securefl.integrations.peers", name]
+            ran = subprocess.run(made, cwd=self.folder, env=self.env, capture_output=True, text=True, check=True)
+            public[name] = ran.stdout.strip()
+        clients = ", ".join(f'"{public[f"identity{at}"]}"' for at in range(self.nodes))
+        helper, server = public[f"identity{self.nodes}"], public["identity-server"]
+        (self.folder / "peers.toml").write_text(f'clients = [{clients}]\nhelper = "{helper}"\nserver = "{server}"\n')
 
     def start_node(self, at: int) -> None:
         identity = ["--root-certificates", "ca.pem", "--auth-supernode-private-key", f"node{at}"]
         floors = "securefl-minimum-clients=4 securefl-minimum-threshold=3"
-        config = ["--node-config", f"partition-id={at} num-partitions={self.nodes} {floors}"]
+        if self.pinned:
+            files = {"securefl-identity": f"identity{at}", "securefl-peers": "peers.toml"}
+            floors += "".join(f' {key}="{self.folder / name}"' for key, name in files.items())
+            floors += ' securefl-role="helper"' if at == self.nodes else ""
+        config = ["--node-config", f"partition-id={at} num-partitions={self.nodes + 1} {floors}"]
         where = ["--superlink", f"localhost:{self.port}", "--port", str(free_port())]
         self._spawn(f"node{at}", "flower-supernode", *identity, *where, *config)
 
@@ -248,16 +269,19 @@ def main() -> int:
     parser.add_argument("--threshold", type=int, default=5)
     parser.add_argument("--step-seconds", type=float, default=40.0, help="deadline of an exchange")
     parser.add_argument("--quick", action="store_true", help="one round without kills, kills at one step")
+    parser.add_argument("--protections", action="store_true", help="the other protections, between pinned identities")
     asked = parser.parse_args()
     folder = asked.out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise SystemExit(f"{folder} is not empty")
-    deployment = Deployment(folder, asked.nodes)
+    deployment = Deployment(folder, asked.nodes, pinned=asked.protections)
     spare, rounds = asked.nodes - asked.threshold, 1 if asked.quick else 3
     common = {"nodes": asked.nodes, "threshold": asked.threshold, "step_seconds": asked.step_seconds}
     common |= {"train_seconds": asked.step_seconds}
     app, faults = ROOT / "examples/flower_app", []
+    if asked.protections:
+        return protections(deployment, app, 1 if asked.quick else 2, common)
     try:
         deployment.start()
         masked = deployment.run(app, "masked", num_server_rounds=rounds, **common)
@@ -275,6 +299,39 @@ def main() -> int:
     for line in figures["problems"]:
         print("problem:", line)
     return 1 if figures["problems"] else 0
+
+
+def protections(deployment: Deployment, app: Path, rounds: int, common: dict[str, Any]) -> int:
+    """One run under each protection; 1 when a mean is not that of all clients."""
+    chosen = {
+        "masked, signed": ({"protect": "masked", "identities": True}, 5),
+        "shared": ({"protect": "shared"}, 3),
+        "ckks, key holder": ({"protect": "ckks", "key_model": "key_holder"}, 3),
+        "ckks, threshold key": ({"protect": "ckks", "key_model": "threshold"}, 5),
+    }
+    common = {**common, "server_identity": str(deployment.folder / "identity-server"), "num_server_rounds": rounds}
+    figures, wrong = {}, []
+    try:
+        deployment.start()
+        for label, (how, exchanges) in chosen.items():
+            run = deployment.run(app, label.replace(", ", "-").replace(" ", "-"), **common, **how)
+            figures[label] = run
+            for entry in run["rounds"]:
+                exact = entry.get("check", {}).get("exact", False)
+                print(
+                    f"{label}, round {entry['round']}: {entry['survivors']} of {deployment.nodes} in the sum, "
+                    f"exact: {exact}, "
+                    f"{entry['bytes_up'] / 1e6:.3f} MB up, {entry['exchanges']} exchanges, {entry['seconds']} s",
+                    flush=True,
+                )
+                if not exact or entry["survivors"] != deployment.nodes or entry["exchanges"] != exchanges:
+                    wrong.append(f"{label}: {entry}")
+    finally:
+        deployment.stop()
+    (deployment.folder / "deployment.json").write_text(json.dumps({"runs": figures, "problems": wrong}, indent=1))
+    for line in wrong:
+        print("problem:", line)
+    return 1 if wrong else 0
 
 
 def judge(masked: Any, plain: Any, faults: list[tuple[int, int, Any]], asked: Any) -> dict[str, Any]:

@@ -4,9 +4,22 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 
 from digits_app import task
-from securefl.integrations.flower import SecureMod
+from securefl.integrations.flower import Policy, SecureMod
 
-app = ClientApp(mods=[SecureMod()])
+
+def helps(context: Context) -> bool:
+    """Whether this node is the key holder or second server: in the simulation the last one, where a sum needs it.
+
+    In a deployment that node's own configuration says so: securefl-role = "helper".
+    """
+    run, node = context.run_config, context.node_config
+    needed = run["protect"] == "shared" or (run["protect"] == "ckks" and run["key-model"] != "threshold")
+    return needed and int(node["partition-id"]) == int(node["num-partitions"]) - 1
+
+
+# The simulation's nodes have no files of pinned identities, so they trust the server for whose the public keys are. A
+# SuperNode with any securefl- setting of its own decides that itself.
+app = ClientApp(mods=[SecureMod(Policy(allow_unpinned=True), helper=helps)])
 plain_app = ClientApp()  # without protection: what the deployment script measures plain FedAvg with
 
 
@@ -14,7 +27,7 @@ plain_app = ClientApp()  # without protection: what the deployment script measur
 @app.train()
 def train(message: Message, context: Context) -> Message:
     given = {name: array.numpy() for name, array in message.content["arrays"].items()}
-    partition, partitions = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
+    partition, partitions = int(context.node_config["partition-id"]), int(context.run_config["nodes"])
     config = message.content["config"]
     model, loss = task.train(
         given, partition, partitions, int(config["server-round"]), int(config["steps"]), float(config["rate"])

@@ -1,4 +1,4 @@
-"""The server: FedAvg as it comes with Flower, its grid wrapped. Prints what each round gave, and one line of JSON."""
+"""The server: FedAvg as it comes with Flower, its grid wrapped. Prints what each round gave, and a line of JSON."""
 
 import json
 import time
@@ -29,6 +29,10 @@ def main(grid: Grid, context: Context) -> None:
         around = SecureGrid(
             measured,
             protect=config["protect"],
+            key_model=config["key-model"],
+            identities=bool(config["identities"]),
+            identity=str(config["server-identity"]) or None,
+            compression={"chain": str(config["compression"]).split()} if config["compression"] else None,
             value_bits=VALUE_BITS,
             clip_range=CLIP_RANGE,
             max_weight=MAX_WEIGHT,
@@ -50,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
                 report = around.reports[-1]
                 entry |= {"survivors": len(report.survivors), "failed": report.failed, "exchanges": report.exchanges}
                 entry["dropped"] = dict(report.dropped)
-                if config["check-sum"] and not report.failed:
+                if config["check-sum"] and not report.failed and not config["compression"]:
                     entry["check"] = sum_check(models[-1], model, round, nodes, report, train_config)
             print("round", json.dumps(entry), flush=True)
             checks.append(entry)

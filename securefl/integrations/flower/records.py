@@ -27,7 +27,7 @@ __all__ = [
 #: The record that makes a message one of ours, and the one that carries frames.
 KEY: Final = "securefl"
 FRAMES: Final = "securefl.frames"
-MAX_FRAMES: Final = 64
+MAX_FRAMES: Final = 2**17  # a helper has one for every client, and is sent one
 
 
 def put_frames(content: RecordDict, frames: Sequence[Buffer]) -> None:

@@ -23,7 +23,7 @@ ME: Final = "me"
 COUNTED: Final = "counted"
 HELLO: Final = "hello"
 ERROR: Final = "securefl.error"
-MAX_FRAMES: Final = 2**16  # a helper has one for every client
+MAX_FRAMES: Final = 2**17  # a helper has one for every client, and is sent one
 
 
 def with_frames(frames: Sequence[Buffer]) -> DXO:

@@ -91,15 +91,15 @@ def bilinear(x: Shared, y: Shared, product: Callable[[Words, Words], Words]) -> 
     party 0 x_1(y_0 + y_1) + x_0 y_1, party 1 x_1 y_2 + x_2 y_1, party 2 (x_2 + x_0)(y_2 + y_0).
     """
     settle(x, y)
-    me, a, b, c, d = x.party.me, x.words, second_of(x), y.words, second_of(y)
+    me = x.party.me
     if me == HELPER:
-        part = np.asarray(product(a + b, c + d))
+        part = np.asarray(product(x.held, y.held))
     elif me == 0:
-        part = np.asarray(product(b, c + d))
-        part += product(a, d)
+        part = np.asarray(product(second_of(x), y.held))
+        part += product(x.words, second_of(y))
     else:
-        part = np.asarray(product(a, d))
-        part += product(b, c)
+        part = np.asarray(product(x.words, second_of(y)))
+        part += product(second_of(x), y.words)
     return Shared(x.party, part.shape, x.fraction + y.fraction, part, unsettled=True)
 
 

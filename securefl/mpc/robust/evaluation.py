@@ -20,8 +20,8 @@ def count_correct(logits: Shared, labels: Shared, noise: int = 0) -> int | None:
     """At the servers: how many rows have their largest logit at their label; ``None`` at the helper.
 
     ``logits``: [n, classes]. ``labels``: [n, classes] of integers, one 1 per row. A tie with the label counts as
-    right. ``noise``: an integer that this server adds before the count is opened. With both servers drawing noise that
-    suffices alone, the count is private against either of them too.
+    right. ``noise``: an integer that this server adds before the count is opened. With two servers drawing noise that
+    suffices alone, the count is private against each of them too.
     """
     if logits.shape != labels.shape or len(logits.shape) != 2 or labels.fraction:
         raise InvalidInputError("logits and one-hot labels are matrices [n, classes]; labels are integers")
@@ -29,7 +29,7 @@ def count_correct(logits: Shared, labels: Shared, noise: int = 0) -> int | None:
     best = maximum_along(logits, 1)
     right = number(~negative(at_label - best))
     total = right.sum().reshape(1)
-    if not logits.party.is_helper and noise:
+    if not logits.party.is_helper:  # whatever the noise is: what is sent must not depend on it
         total = Shared(total.party, total.shape, 0, total.words + np.array(noise, dtype=np.int64).view(np.uint64))
     words = reveal(total)
     return None if words is None else int(words.view(np.int64)[0])

@@ -12,9 +12,9 @@ from securefl.cluster.servers import Servers
 from securefl.errors import ConfigurationError, DecodeError, InvalidInputError, LocalProtocolError
 
 
-@pytest.fixture
-def servers() -> Iterator[Servers]:
-    with local_cluster(parties="threads", deadline=20) as cluster:
+@pytest.fixture(params=["dealer", "replicated"])
+def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    with local_cluster(engine=request.param, parties="threads", deadline=20) as cluster:
         yield cluster
 
 
@@ -44,13 +44,13 @@ def bodies() -> list[tuple[nn.Module, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("which", range(4))
-@pytest.mark.parametrize("audit", [0.0, 1.0])
-def test_gradients_are_those_of_autograd(which: int, audit: float) -> None:
+@pytest.mark.parametrize(("audit", "engine"), [(0.0, "dealer"), (1.0, "dealer"), (0.0, "replicated")])
+def test_gradients_are_those_of_autograd(which: int, audit: float, engine: str) -> None:
     """Two passes open at once, then a step, then another with momentum; every batch audited or none."""
     net, shape = bodies()[which]
     reference = copy.deepcopy(net)
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.2, momentum=0.5)
-    with local_cluster(parties="threads", deadline=20, audit=audit) as servers:
+    with local_cluster(engine=engine, parties="threads", deadline=20, audit=audit) as servers:
         model = servers.share(net)
         for _ in range(2):
             batches = [torch.randn(rows, *shape) for rows in (5, 3)]

@@ -33,6 +33,7 @@ from securefl.integrations.settings import Settings
 from securefl.integrations.terms import CompressionTerms
 from securefl.primitives.identity import Identity
 from securefl.types import PartyId
+from securefl.wire import HEADER_BYTES, seal_frame
 
 pytest.importorskip("tenseal")
 
@@ -248,6 +249,28 @@ def test_seeds_are_sealed_to_the_second_server_and_no_other() -> None:
     assert all("without its signature" in str(error) for error in bare.errors.values())
 
 
+def test_a_second_server_sums_no_seed_that_its_client_did_not_sign() -> None:
+    """A first server that puts clients of its own making beside one would learn that one's vector."""
+    for change in ("none", "swapped"):
+        session = Sum(invitation("shared", ""))
+
+        def tamper(party: int, frames: list[Any], change: str = change) -> list[Any]:
+            if party != HELPER or not frames:
+                return frames
+            signed, request = frames[:-1], frames[-1]
+            if change == "none":
+                return [*signed[1:], request]
+            context, bodies = bytes(signed[0][24:56]), [frame[HEADER_BYTES:-16] for frame in signed[:2]]
+            ids = [int.from_bytes(frame[4:8], "big") for frame in signed[:2]]
+            mixed = [seal_frame(9, 2, context, PartyId(ids[at]), HELPER, bodies[1 - at]) for at in (0, 1)]
+            return [*mixed, *signed[2:], request]
+
+        session.tamper = tamper
+        server = session.run()
+        assert isinstance(session.errors[HELPER], AuthenticationError)
+        assert isinstance(server.error, ProtocolError)
+
+
 def test_a_helper_opens_one_sum_and_keeps_to_its_floor() -> None:
     session = Sum(invitation("ckks", "key_holder"))
     kept: list[bytes] = []
@@ -301,6 +324,9 @@ def test_who_may_speak_to_whom() -> None:
     server.close()
     server.receive(HELPER, frames[1:2])  # a helper has nothing to say to clients later
     assert "nothing to say" in server.failures[HELPER]
+    to_helper = seal_frame(9, 2, bytes(32), PartyId(1), PartyId(3), b"")
+    server.receive(PartyId(1), [to_helper])
+    assert "nothing to say" in server.failures[PartyId(1)]
 
 
 def test_the_key_file_is_private_and_counts(tmp_path: Path) -> None:

@@ -22,15 +22,21 @@ def held(party, values, fraction=0):
     words = np.asarray(values)
     words = words if words.dtype == np.uint64 else words.astype(np.int64).view(np.uint64)
     mask = np.random.default_rng(7).integers(0, 2**64, words.shape, dtype=np.uint64)
-    part = None if party.is_helper else words - mask if party.me == 0 else mask
-    return Shared(party, words.shape, fraction, part)
+    part = None if party.is_helper else (words - mask, mask, np.zeros_like(words))[party.me]
+    return Shared(party, words.shape, fraction, part, unsettled=party.replicated)
 
 
 def run(program, *values):
-    """The servers' result, which must be the same at both; the helper gets nothing."""
-    zero, one, helper = run_parties(lambda party: program(party, *(held(party, each) for each in values)))
+    """The servers' result, which must be the same at all and by both engines; a helper gets nothing."""
+
+    def work(party):
+        return program(party, *(held(party, each) for each in values))
+
+    zero, one, helper = run_parties(work)
     assert helper is None
     assert np.array_equal(zero, one)
+    for replicated in run_parties(work, engine="replicated"):
+        assert np.array_equal(zero, replicated)
     return zero
 
 
@@ -218,8 +224,14 @@ def test_only_the_count_of_right_answers_comes_out():
     logits[49] = 5  # a tie counts as right
     expected = int((logits[np.arange(50), labels.argmax(1)] >= logits.max(1)).sum())
     assert run(lambda party, x, y: count_correct(x, y), logits, labels) == expected
-    noisy = run(lambda party, x, y: count_correct(x, y, noise=[3, -10, 99][party.me]), logits, labels)
+    noisy = run(lambda party, x, y: count_correct(x, y, noise=[3, -10, 0][party.me]), logits, labels)
     assert noisy == expected - 7
+
+    def everybody(party):
+        return count_correct(held(party, logits), held(party, labels), noise=[3, -10, 99][party.me])
+
+    assert run_parties(everybody)[0] == expected - 7, "a helper adds none"
+    assert run_parties(everybody, engine="replicated") == (expected + 92,) * 3
 
 
 def test_logits_and_labels_must_fit():
