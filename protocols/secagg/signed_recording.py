@@ -1,4 +1,4 @@
-"""Whole sessions of the signed form, run by signed_ref and written down, and frames that each role must refuse."""
+"""Whole sessions of the signed form, run by signed_session_ref and written down, and frames that each role must refuse."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import secagg_ref as ref
 import session_ref as session
-import signed_ref as signed
+import signed_session_ref as signed
 from secagg_faults import Faults
 from secagg_known_answers import SPEC, expand, small
 from secagg_recording import HOW_TO_READ, KIND_NAMES, Recording
@@ -19,7 +19,7 @@ SIGNED_NAMES = {
         "SIGNED_KEYS", "KEY_SIGNATURES", "SIGNED_BOXES", "BOX_SIGNATURES", "SIGNED_REQUEST", "REQUEST_SIGNATURES",
     )
 }  # fmt: skip
-FILE = "signed"
+FILE = "signed_sessions"
 
 
 def identity(client: int) -> bytes:
@@ -68,7 +68,7 @@ def recordings() -> list[SignedRecording]:
         ),
         SignedRecording(
             FILE, "signed-too-few-signatures", "two of four sign for the request: nothing is opened", four,
-            drop={20: 5, 21: 5},
+            drop={20: 5, 21: 5}, derived_from=f"{FILE}.json#signed-unsigned-request",
         ),
     ]  # fmt: skip
 
@@ -146,7 +146,7 @@ def faults(recorded: dict[str, Recording]) -> list[dict[str, Any]]:
     return made.groups
 
 
-def signed_file() -> dict[str, Any]:
+def signed_sessions_file() -> dict[str, Any]:
     made = recordings()
     return {
         "spec": f"{SPEC} §11",
