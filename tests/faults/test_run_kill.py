@@ -38,33 +38,55 @@ stragglers = 0.2
 [personalization]
 method = "METHOD"
 """
+TIERS = """
+[data]
+clients = 6
+[model]
+hidden = [16]
+[training]
+rounds = 6
+[protection]
+suite = "x25519"
+[faults]
+dropout = 0.1
+stragglers = 0.2
+[tiers]
+minimum_holders = 2
+"""
 #: Stops for good while a round is under way: after training, before its sum.
 BROKEN = """
 import sys, time
 from pathlib import Path
-from securefl.fl import compressed
+from securefl.fl import MODULE as summing
 from securefl.fl.config import load
 from securefl.fl.runner import Run
-whole = compressed.run_session
+whole = summing.run_session
 def stuck(protection, context, *args, **kwargs):
     if context.round == 4:
         print("mid-round", flush=True)
         time.sleep(600)
     return whole(protection, context, *args, **kwargs)
-compressed.run_session = stuck
+summing.run_session = stuck
 list(Run(load(Path(sys.argv[1])), Path(sys.argv[2])).rounds())
 """
 
 
-@pytest.mark.parametrize(("algorithm", "method"), [("scaffold", "ditto"), ("fedprox", "fedper")])
-def test_a_killed_run_is_resumed_bit_for_bit(algorithm: str, method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("compressed", CONFIG.replace("ALGORITHM", "scaffold").replace("METHOD", "ditto")),
+        ("compressed", CONFIG.replace("ALGORITHM", "fedprox").replace("METHOD", "fedper")),
+        ("tiered", TIERS),
+    ],
+    ids=["scaffold and ditto", "fedprox and fedper", "tiers"],
+)
+def test_a_killed_run_is_resumed_bit_for_bit(module: str, text: str, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    text = CONFIG.replace("ALGORITHM", algorithm).replace("METHOD", method)
     file.write_text(text, encoding="utf-8")
     whole = Run(load(file), tmp_path / "whole")
     list(whole.rounds())
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", BROKEN, str(file), str(tmp_path / "broken")]
+    command = [sys.executable, "-c", BROKEN.replace("MODULE", module), str(file), str(tmp_path / "broken")]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "mid-round"

@@ -71,7 +71,18 @@ FEATURES: dict[str, Sections] = {
     "fedper": {"personalization": {"method": "fedper"}},
 }
 #: Features much like another one: with the slow tests.
-_MORE = {"yogi", "cohort", "projection", "rolling tiers", "adaptive", "central", "interpolate"}
+_MORE = {
+    "yogi",
+    "cohort",
+    "projection",
+    "rolling tiers",
+    "adaptive",
+    "central",
+    "interpolate",
+    "local",
+    "poison",
+    "adam",
+}
 _QUICK_OR_SLOW = [pytest.param(name, marks=[pytest.mark.slow] * (name in _MORE)) for name in FEATURES]
 PROTECTIONS: dict[str, Mapping[str, Any]] = {
     "masked": {"method": "masked"},
@@ -124,17 +135,27 @@ _SOURCE = [SeededEntropy(0)]
 Outcome = tuple[object, ...]
 
 
-def _outcome(values: Mapping[str, Any], folder: Path) -> Outcome | str:
-    """What a run ends in: model, survivors, opened metrics, what was spent, the clients' own models; or its refusal."""
+def _outcome(values: Mapping[str, Any], folder: Path, *, broken: bool = False) -> Outcome | str:
+    """What a run ends in: model, survivors, opened metrics, what was spent, the clients' own models; or its refusal.
+
+    ``broken``: after one round the run is taken up again from its folder.
+    """
     _SOURCE[0] = SeededEntropy(7)
     try:
         config = parse(values)
         shadow = config.protection.method == "plain" and config.tiers is None
         run = Run(config, folder, shadow=shadow)
+        if broken:
+            next(run.rounds())  # and then the process is gone
+            if run.privacy is not None:
+                run.privacy.ledger.close()
+            run = Run(config, folder, resume=True, shadow=shadow)
     except ConfigurationError as error:  # before anything is trained
         return str(error)
-    records = list(run.rounds())
+    list(run.rounds())
     finished = run.finish()
+    records = finished.result.records
+    assert len(records) == config.training.rounds
     exact = shadow and not config.compression.chain and config.privacy is None
     for record in records:
         assert record.failed is None, record.failed
@@ -208,6 +229,17 @@ def test_every_feature_is_the_same_under_every_protection(protection: str, plain
     for first, second in BESIDE.items():
         if not {first, second} & _MORE:
             _same((first, second), protection, plain, tmp_path / first)
+
+
+@pytest.mark.parametrize("first", _QUICK_OR_SLOW)
+def test_a_broken_run_goes_on_as_if_it_had_not_broken(first: str, plain: Any, tmp_path: Path) -> None:
+    names = (first, BESIDE[first])
+    values = _merged(names)
+    assert values is not None
+    found, wanted = _outcome(values, tmp_path, broken=True), plain(*names)
+    if "example" in names:  # batches and noise are drawn anew
+        found, wanted = found[1:4], wanted[1:4]
+    assert found == wanted
 
 
 @pytest.mark.slow
