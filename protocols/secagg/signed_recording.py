@@ -1,4 +1,4 @@
-"""Whole sessions of the signed form, run by signed_session_ref and written down, and frames that each role must refuse."""
+"""Whole sessions of the signed form, run by signed_session_ref, and frames that each role must refuse."""
 
 from __future__ import annotations
 
