@@ -94,7 +94,7 @@ def faults(recorded: dict[str, Recording]) -> list[dict[str, Any]]:
     stranger = dict(swapped)
     stranger[99] = stranger.pop(20)
     refuse("signature-of-a-stranger", "a list that names a client that was not invited", me, listed,
-           base.own(SERVER, me, signed.KEY_SIGNATURES, signed.write_list(stranger)), "DecodeError")  # fmt: skip
+           base.own(SERVER, me, signed.KEY_SIGNATURES, signed.list_body(stranger)), "DecodeError")  # fmt: skip
     false = {**keys, 20: ref.advertise(p, 20, *(expand(32, "server's", i) for i in range(3)))[2]}
     refuse("roster-with-the-servers-keys", "keys that the server made stand in place of client 20's", me, roster,
            base.inner(SERVER, me, session.ROSTER, session.write_roster(false)),
@@ -118,7 +118,7 @@ def faults(recorded: dict[str, Recording]) -> list[dict[str, Any]]:
     signatures = signed.read_list(p, base.body(confirmed))
 
     def agreed(given: dict[int, bytes]) -> bytes:
-        return base.own(SERVER, me, signed.REQUEST_SIGNATURES, signed.write_list(given))
+        return base.own(SERVER, me, signed.REQUEST_SIGNATURES, signed.list_body(given))
 
     refuse("request-with-too-few-signatures", "one client signed; the threshold is 2", me, confirmed,
            agreed({7: signatures[7]}), "TooFewClientsError", **gone)  # fmt: skip

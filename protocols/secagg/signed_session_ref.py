@@ -4,73 +4,51 @@ securefl/.
 
 from __future__ import annotations
 
-import hashlib
-
 import session_ref as session
-from Crypto.PublicKey import ECC
-from Crypto.Signature import eddsa
-from primitives_ref import tuple_hash
-from secagg_ref import Fault, Params, Random, u32
+import signed_ref as ref
+from secagg_ref import Fault, Params, Random
 from session_ref import SERVER, need
-from wire_ref import DecodeError, Fields, open_frame, seal_frame
-
-PROTOCOL, SIGNATURE = 8, 64
-SIGNED_KEYS, KEY_SIGNATURES, SIGNED_BOXES, BOX_SIGNATURES, SIGNED_REQUEST, REQUEST_SIGNATURES = range(1, 7)
+from signed_ref import (
+    BOX_SIGNATURES,
+    KEY_SIGNATURES,
+    PROTOCOL,
+    REQUEST_SIGNATURES,
+    SIGNATURE_BYTES,
+    SIGNED_BOXES,
+    SIGNED_KEYS,
+    SIGNED_REQUEST,
+    Signer,
+    list_body,
+    read_list,
+)
+from wire_ref import DecodeError, open_frame, seal_frame
 
 Directory = dict[int, bytes]
 Signatures = dict[int, bytes]
 
 
-# ---- SPEC §11.2: signatures and lists of them -----------------------------------------------------------------------
+# ---- SPEC §11.2 ------------------------------------------------------------------------------------------------------
 
 
 def public_of(seed: bytes) -> bytes:
-    return ECC.construct(curve="Ed25519", seed=seed).public_key().export_key(format="raw")
-
-
-def _digest(p: Params, kind: int, sender: int, recipient: int, body: bytes) -> bytes:
-    route = bytes([kind]) + u32(sender) + u32(recipient)
-    return tuple_hash("securefl/v1/ckks/signature", p.context, route, hashlib.sha256(body).digest())
+    return Signer(seed).public
 
 
 def sign(seed: bytes, p: Params, kind: int, sender: int, recipient: int, body: bytes) -> bytes:
-    key = ECC.construct(curve="Ed25519", seed=seed)
-    return eddsa.new(key, "rfc8032").sign(_digest(p, kind, sender, recipient, body))
+    return Signer(seed).signature(p.context, kind, sender, recipient, body)
 
 
 def verify(
     known: Directory, given: bytes | None, p: Params, kind: int, sender: int, recipient: int, body: bytes
 ) -> None:
     need(given is not None, "AuthenticationError", "no signature")
-    key = ECC.import_key(_spki(known[sender]))
-    try:
-        eddsa.new(key, "rfc8032").verify(_digest(p, kind, sender, recipient, body), given)
-    except ValueError:
-        raise Fault("AuthenticationError", "the signature does not verify") from None
-
-
-def _spki(raw: bytes) -> bytes:
-    """A public key as pycryptodome reads it: RFC 8410."""
-    return bytes.fromhex("302a300506032b6570032100") + raw
-
-
-def write_list(signatures: Signatures) -> bytes:
-    items = [u32(client) + signatures[client] for client in sorted(signatures)]
-    return u32(len(items)) + b"".join(items)
-
-
-def read_list(p: Params, body: bytes) -> Signatures:
-    fields = Fields(body)
-    count = fields.count(len(p.clients), 4 + SIGNATURE)
-    items = [(fields.uint(4), fields.raw(SIGNATURE)) for _ in range(count)]
-    fields.end()
-    session.ascending(p, [client for client, _ in items])
-    return dict(items)
+    right = ref.verifies(known[sender], given, p.context, kind, sender, recipient, body)
+    need(right, "AuthenticationError", "the signature does not verify")
 
 
 def limits(p: Params, *kinds: int) -> dict[int, int]:
-    listed = 4 + len(p.clients) * (4 + SIGNATURE)
-    return {kind: SIGNATURE if kind in (SIGNED_KEYS, SIGNED_REQUEST) else listed for kind in kinds}
+    listed = 4 + len(p.clients) * (4 + SIGNATURE_BYTES)
+    return {kind: SIGNATURE_BYTES if kind in (SIGNED_KEYS, SIGNED_REQUEST) else listed for kind in kinds}
 
 
 def body_of(frame: bytes) -> bytes:
@@ -174,7 +152,7 @@ class Client:
         signatures = {
             other: sign(self.seed, self.p, SIGNED_BOXES, self.me, other, box_body(box)) for other, box in dealt.items()
         }
-        return write_list(signatures)
+        return list_body(signatures)
 
     def signed(self, kind: int, body: bytes) -> tuple:
         return self.send(kind, sign(self.seed, self.p, kind, self.me, SERVER, body))
@@ -259,15 +237,15 @@ class Server:
 
     def list_for(self, to: int, frame: bytes, was: int) -> tuple:
         if was == session.ADVERTISE_KEYS:
-            return self.send(KEY_SIGNATURES, to, write_list(self.signatures))
+            return self.send(KEY_SIGNATURES, to, list_body(self.signatures))
         senders = boxes_of(self.p, frame, to, owner_sends=False)
-        return self.send(BOX_SIGNATURES, to, write_list({i: self.boxes[to][i] for i in senders}))
+        return self.send(BOX_SIGNATURES, to, list_body({i: self.boxes[to][i] for i in senders}))
 
     def pass_on(self) -> list[tuple]:
         self.confirming = False
         if len(self.signatures) < self.p.threshold:
             return self.inner.close_round()
-        body = write_list(self.signatures)
+        body = list_body(self.signatures)
         return [self.send(REQUEST_SIGNATURES, to, body) for to in sorted(self.signatures)]
 
     def send(self, kind: int, to: int, body: bytes) -> tuple:

@@ -11,11 +11,12 @@ import pytest
 
 pytest.importorskip("nvflare", reason="nvflare is not installed: python3 dev.py integrations")
 
-from nvflare.apis.dxo import DXO, DataKind, MetaKey
+from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.filter import ContentBlockedException
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
+from nvflare.app_common.abstract.fl_model import FLModel
 
 from securefl.errors import ConfigurationError, DecodeError
 from securefl.integrations.coordinator import Coordinator
@@ -49,7 +50,7 @@ class Site:
 
     def __init__(self, folder: Path, policy: dict[str, Any] | None = None, role: str = "client") -> None:
         self.context = FLContext()
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         workspace = type("Workspace", (), {"get_site_config_dir": lambda _: str(folder)})()
         engine = type("Engine", (), {"get_workspace": lambda _: workspace, "fire_event": lambda *_: None})()
         self.context.get_engine = lambda: engine
@@ -153,8 +154,6 @@ def test_a_helper_is_no_client(tmp_path: Path) -> None:
 
 
 def _data(shareable: Shareable) -> Any:
-    from nvflare.apis.dxo import from_shareable
-
     return from_shareable(shareable).data
 
 
@@ -201,3 +200,94 @@ def test_frames_are_arrays_of_bytes() -> None:
 def test_settings_that_cannot_work_are_refused_when_the_job_is_made() -> None:
     with pytest.raises(ConfigurationError):
         MaskedFedAvg(num_rounds=1, settings={"threshold": 1})
+
+
+class InMemory(MaskedFedAvg):
+    """The controller with sites in this process: every task goes through their filters and executors at once."""
+
+    def __init__(self, folder: Path, clients: int, helper: bool = False, **named: Any) -> None:
+        super().__init__(num_rounds=3, model={n: v.tolist() for n, v in MODEL.items()}, **named)
+        trusting = {"allow_unpinned": True}
+        self.sites = {f"site-{i}": Site(folder / str(i), trusting) for i in range(1, clients + 1)}
+        if helper:
+            self.sites["helper"] = Site(folder / "helper", trusting, "helper")
+        self.fails: set[tuple[str, int]] = set()
+        self.abort_signal = type("Signal", (), {"triggered": False})()
+
+    def sample_clients(self, num_clients: int | None = None) -> list[str]:
+        return list(self.sites)[:num_clients]
+
+    def info(self, text: str) -> None: ...
+    def save_model(self, model: FLModel) -> None: ...
+    def cancel_all_tasks(self) -> None: ...
+
+    def send_model(self, task_name: str, data: FLModel, targets: list[str], timeout: int, callback: Any) -> None:
+        (name,) = targets
+        site = self.sites[name]
+        task = DXO(DataKind.WEIGHTS, data=dict(data.params), meta=dict(data.meta)).to_shareable()
+        if task_name == "train":
+            try:
+                filtered = from_shareable(site.before.process(task, site.context))
+            except ContentBlockedException as error:
+                return self._tasks.refused(name, str(error))
+            grown = {n: v + np.float32(0.1) * int(name[-1]) for n, v in filtered.data.items()}
+            result = DXO(DataKind.WEIGHTS, data=grown, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: int(name[-1])})
+            answer = result.to_shareable()
+            if (name, data.current_round) in self.fails:
+                answer.set_return_code(ReturnCode.EXECUTION_EXCEPTION)
+            answer = site.behind.process(answer, site.context)
+        else:
+            answer = site.executor.execute(task_name, task, site.context, None)
+        if answer.get_return_code() != ReturnCode.OK:
+            return self._tasks.refused(name, str(error_of(answer)))
+        callback(FLModel(params=_data(answer)))
+        return None
+
+
+@pytest.mark.parametrize(
+    ("settings", "helper"),
+    [
+        ({}, False),
+        ({"identities": True}, False),
+        ({"protect": "ckks", "key_model": "threshold"}, False),
+        ({"protect": "ckks", "key_model": "key_holder"}, True),
+        ({"protect": "shared"}, True),
+        ({"compression": {"chain": ["rotated"], "levels": 63}, "max_weight": 8}, False),
+    ],
+)
+def test_rounds_of_the_controller(settings: dict[str, Any], helper: bool, tmp_path: Path) -> None:
+    pytest.importorskip("tenseal")
+    shared = {"suite": "x25519", "threshold": 3, "max_weight": 16, "clip_range": 1.0}
+    controller = InMemory(tmp_path, 5, helper, settings={**shared, **settings})
+    controller.fails = {("site-2", 2)}
+    controller.run()
+    everyone = [f"site-{i}" for i in range(1, 6)]
+    without = [name for name in everyone if name != "site-2"]
+    assert [report["survivors"] for report in controller.reports] == [everyone, without, everyone]
+    assert "answered with an error" in controller.reports[1]["dropped"]["site-2"]
+    assert [report["failed"] for report in controller.reports] == [None] * 3
+    assert [report["total_weight"] for report in controller.reports] == [15, 13, 15]
+
+
+def test_noise_under_a_ledger(tmp_path: Path) -> None:
+    budget = {"epsilon": 50.0, "clip_norm": 1.0, "population": 6, "minimum_survivors": 5}
+    budget["ledger"] = str(tmp_path / "ledger.sqlite")
+    settings = {"suite": "x25519", "threshold": 5, "max_weight": 16, "value_bits": 22}
+    controller = InMemory(tmp_path, 6, settings=settings, privacy=budget)
+    controller.run()
+    assert [report["failed"] for report in controller.reports] == [None] * 3
+    assert [report["total_weight"] for report in controller.reports] == [6, 6, 6]  # everybody counts alike
+    assert (tmp_path / "ledger.sqlite").exists()
+    for bad in ({"noise": "central"}, {"adaptive": True}):
+        folder = tmp_path / next(iter(bad))
+        other = InMemory(folder.with_suffix(".sites"), 6, settings=settings, privacy={**budget, **bad})
+        with pytest.raises(ConfigurationError):
+            other.run()
+    with pytest.raises(ConfigurationError, match="without: ledger"):
+        MaskedFedAvg(num_rounds=1, privacy={"epsilon": 1.0, "population": 5, "minimum_survivors": 5})
+
+
+def test_no_helper_or_two_are_a_round_without_a_sum(tmp_path: Path) -> None:
+    controller = InMemory(tmp_path, 4, settings={"protect": "shared", "suite": "x25519"})
+    controller.run()
+    assert all("0 sites are helpers" in report["failed"] for report in controller.reports)

@@ -11,9 +11,11 @@ import numpy as np
 from securefl.audit.checks import Case, Check, Mismatch, expect, refused
 from securefl.audit.checks.secagg_sessions import SESSION_CHECKS, params_of
 from securefl.primitives import shamir
+from securefl.primitives.identity import Directory, Identity
 from securefl.primitives.kem import Suite, key_pair, public_key, seal, unseal
 from securefl.primitives.prg import accumulate, stream_words
 from securefl.secagg import masking
+from securefl.secagg.signed.messages import Signatures
 from securefl.types import PartyId
 
 __all__ = ["CHECKS"]
@@ -162,6 +164,40 @@ def _combine(case: Case) -> None:
     expect("the secret", secret().hex(), case.expected["secret"])
 
 
+# ---- §11 the signed form ---------------------------------------------------------------------------------------------
+
+
+def _sign(case: Case) -> None:
+    given, identity = case.input, Identity(case.bytes("seed"))
+    route = given["kind"], PartyId(given["sender"]), PartyId(given["recipient"])
+    signature = identity.sign(params_of(case.params).context_hash, *route, case.bytes("body"))
+    _matches({"public": identity.public.hex(), "signature": signature.hex()}, case.expected)
+
+
+def _verify(case: Case) -> None:
+    given, sender = case.input, PartyId(case.input["sender"])
+    directory, context = Directory({sender: case.bytes("public")}), params_of(case.params).context_hash
+
+    def step() -> None:
+        route = given["kind"], sender, PartyId(given["recipient"])
+        directory.verify(case.bytes("signature"), context, *route, case.bytes("body"))
+
+    if case.error is not None:
+        refused(case.error, step)
+        return
+    step()
+
+
+def _signatures(case: Case) -> None:
+    params = params_of(case.params)
+    if case.error is not None:
+        refused(case.error, lambda: Signatures.decode(case.bytes("body"), params))
+        return
+    listed = Signatures.decode(case.bytes("body"), params)
+    expect("the signers", sorted(listed.by_client), case.expected["signers"])
+    expect("the list", listed.encode().hex(), case.input["body"])
+
+
 CHECKS: Final[Mapping[str, Check]] = {
     "params": _params,
     "keys": _keys,
@@ -173,5 +209,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     "accumulate": _accumulate,
     "split": _split,
     "combine": _combine,
+    "sign": _sign,
+    "verify": _verify,
+    "signatures": _signatures,
     **SESSION_CHECKS,
 }
