@@ -10,6 +10,7 @@ by DP-SGD.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from statistics import fmean, pstdev
 
@@ -110,7 +111,13 @@ def main() -> None:
                 for row in rows
             ],
         )
-    write_figures({"rows": [asdict(row) for row in rows], "gan_rounds": gan_rounds, "seeds": seeds}, options.json)
+    write_figures({"rows": list(map(_finite, rows)), "gan_rounds": gan_rounds, "seeds": seeds}, options.json)
+
+
+def _finite(row: Row) -> dict[str, object]:
+    """For JSON, which has no infinity: an epsilon that the accountant cannot bound is null."""
+    bounded = row.epsilon is not None and math.isfinite(row.epsilon)
+    return {**asdict(row), "epsilon": row.epsilon if bounded else None}
 
 
 def _row(name: str, found: list[list[float]], alone: float | None, epsilon: float | None) -> Row:
