@@ -29,10 +29,7 @@ class Faults:
 
     def roles_until(self, base: Recording, party: int, at: int) -> Any:
         """The party's role after all its steps before step ``at``."""
-        if party == SERVER:
-            role: Any = session.Server(base.p)
-        else:
-            role = session.Client(base.p, party, base.source(party), base.floors.get(party))
+        role = base.role(party)
         for step in base.steps[:at]:
             if step["party"] == party:
                 self.play(base, role, step)

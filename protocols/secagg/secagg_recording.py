@@ -82,11 +82,19 @@ class Recording:
         self.frames: list[dict[str, Any]] = []
         self.steps: list[dict[str, Any]] = []
         self.sent = dict.fromkeys((SERVER, *p.clients), 0)
-        self.roles: dict[int, Any] = {SERVER: session.Server(p)}
-        for client in p.clients:
-            self.roles[client] = session.Client(p, client, self.source(client), self.floors.get(client))
+        self.roles: dict[int, Any] = {party: self.role(party) for party in (SERVER, *p.clients)}
         self.outcome: tuple[Any, ...] | None = None
         self.run()
+
+    def role(self, party: int) -> Any:
+        """A fresh role of this session."""
+        if party == SERVER:
+            return session.Server(self.p)
+        return session.Client(self.p, party, self.source(party), self.floors.get(party))
+
+    @staticmethod
+    def kind_name(frame: bytes) -> str:
+        return KIND_NAMES[frame[2]]
 
     def source(self, client: int) -> Callable[[str, int], bytes]:
         def random(name: str, length: int) -> bytes:
@@ -163,7 +171,7 @@ class Recording:
         """Put a frame on the way; gives its place in the table."""
         number, self.sent[sender] = self.sent[sender], self.sent[sender] + 1
         index = len(self.frames)
-        self.frames.append({"from": sender, "to": to, "kind": KIND_NAMES[frame[2]], "hex": frame.hex()})
+        self.frames.append({"from": sender, "to": to, "kind": self.kind_name(frame), "hex": frame.hex()})
         if number >= self.drop.get(sender, number + 1):
             self.frames[index]["lost"] = True
             return index

@@ -10,6 +10,7 @@ from secagg_known_answers import masking_file, params_file, shamir_file
 from secagg_recording import DROPOUTS, SESSIONS, dropouts, session_file, sessions
 from secagg_ref import Params
 from signed_known_answers import signed_file
+from signed_recording import signed_sessions_file
 
 TRANSCRIPT = "x25519-dropped-after-sharing"
 
@@ -25,6 +26,7 @@ def files() -> dict[str, Any]:
         "vectors/dropouts.json": session_file(dropped, DROPOUTS),
         "vectors/faults.json": faults_file(recorded),
         "vectors/signed.json": signed_file(),
+        "vectors/signed_sessions.json": signed_sessions_file(),
         "transcript.jsonl": recorded[TRANSCRIPT].transcript(),
         "transcript.md": recorded[TRANSCRIPT].story(),
     }

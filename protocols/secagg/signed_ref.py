@@ -36,6 +36,17 @@ def digest(context: bytes, kind: int, sender: int, recipient: int, body: bytes) 
     return tuple_hash("securefl/v1/ckks/signature", context, route, hashlib.sha256(body).digest())
 
 
+def verifies(
+    public: bytes, signature: bytes, context: bytes, kind: int, sender: int, recipient: int, body: bytes
+) -> bool:
+    key = ECC.import_key(bytes.fromhex("302a300506032b6570032100") + public)  # RFC 8410
+    try:
+        eddsa.new(key, "rfc8032").verify(digest(context, kind, sender, recipient, body), signature)
+    except ValueError:
+        return False
+    return True
+
+
 def frame(context: bytes, kind: int, sender: int, recipient: int, body: bytes) -> bytes:
     return seal_frame(PROTOCOL, kind, context, sender, recipient, body)
 

@@ -101,5 +101,6 @@ class ExamplePrivacy(BudgetedRun):
             f"neighboring datasets differ in one client's example ({self.neighboring.value}); privacy unit: example",
             f"stated for the client with the largest batches (probability {self._probability:.3g} per step, "
             f"{self._steps} steps a round); clients with more examples spend less",
+            "how many examples a client holds is not hidden: it weighs the update and sets batches and steps",
             "batches are Poisson-sampled and hidden; each client adds its own noise and needs to trust nobody",
         ]

@@ -146,7 +146,9 @@ def test_a_broken_package_fails_vectors(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(kdf.Label.PAIR_STREAM, "_value_", b"securefl/v1/secagg/pair-strean")
     result = selftest.run()
     failed = {item.path for item in result.files if item.failed}
-    of_sessions = {f"secagg/vectors/{name}.json" for name in ("dropouts", "faults", "masking", "session")}
+    of_sessions = {
+        f"secagg/vectors/{name}.json" for name in ("dropouts", "faults", "masking", "session", "signed_sessions")
+    }
     assert failed == of_sessions | {"shells/vectors/sums.json"}
 
 

@@ -14,9 +14,11 @@ import numpy as np
 
 from securefl.audit.checks import Case, Check, Mismatch, expect, refused
 from securefl.machine import Aborted, Completed, Event, NeedInput, Send, Shells, SumResult
+from securefl.primitives.identity import Directory, Identity
 from securefl.primitives.kem import PublicKey, Suite, seal
 from securefl.secagg import Client, Params, Server
 from securefl.secagg.messages import EncryptedShares, Kind
+from securefl.secagg.signed import SignedClient, SignedServer
 from securefl.types import SERVER, ClientId, PartyId
 from securefl.wire import HEADER_BYTES, OVERHEAD_BYTES
 
@@ -92,15 +94,23 @@ class _Party:
     def __init__(self, case: Case, party: int) -> None:
         params = params_of(case.params)
         self.party, self.frames, self.steps = party, case.input["frames"], case.input["steps"]
-        self.role: Client | Server
+        self.role: Client | Server | SignedClient | SignedServer
+        seeds = {
+            PartyId(c["id"]): Identity(bytes.fromhex(c["identity"])) for c in case.input["clients"] if "identity" in c
+        }
+        known = Directory({client: identity.public for client, identity in seeds.items()})
         if party == SERVER:
-            self.role = Server(params)
+            self.role = SignedServer(params, known) if seeds else Server(params)
             return
         me = PartyId(party)
         client = next(client for client in case.input["clients"] if client["id"] == party)
         self.replay = _Replay(client, _recorded_seals(params, me, self.frames))
         self.values = np.array(client["values"], dtype=np.uint64)
-        self.role = Client(params, me, minimum_survivors=client.get("minimum_survivors"), entropy=self.replay)
+        floor = client.get("minimum_survivors")
+        if seeds:
+            self.role = SignedClient(params, me, seeds[me], known, minimum_survivors=floor, entropy=self.replay)
+        else:
+            self.role = Client(params, me, minimum_survivors=floor, entropy=self.replay)
 
     def play(self, start: int = 0, stop: int | None = None, frames: Mapping[int, bytes] | None = None) -> list[Event]:
         """This party's steps among ``start`` … ``stop`` − 1; gives the events of the last.
@@ -126,9 +136,9 @@ class _Party:
             return self.role.receive(bytes.fromhex(self.frames[step["frame"]]["hex"]) if frame is None else frame)
         if step["do"] == "start":
             return self.role.start()
-        if step["do"] == "close_round" and isinstance(self.role, Server):
+        if step["do"] == "close_round" and isinstance(self.role, (Server, SignedServer)):
             return self.role.close_round()
-        if step["do"] == "provide" and isinstance(self.role, Client):
+        if step["do"] == "provide" and isinstance(self.role, (Client, SignedClient)):
             return self.role.provide(self.values)
         raise Mismatch(f"party {self.party} has no step {step['do']!r}")
 
