@@ -282,7 +282,7 @@ def main() -> None:
         ],
     )
     print_table(
-        "training: accuracy over the last three rounds (one alone moves by a point); bytes per example of the client, of protected sums, among the computing parties",
+        "training: accuracy, mean of the last three rounds; bytes per example of clients, sums, computing parties",
         ("data", "protect", "accuracy", "s/epoch", "x plain", "up", "down", "sums", "parties"),
         [
             (
