@@ -66,7 +66,7 @@ def narrate(images: int, epochs: int, *, processes: bool, quiet: bool) -> dict[s
     queries = torch.from_numpy(test.inputs[:images]) / 8
 
     say("The hospital has a model (64-32-10, trained on digits), the patient an image. Neither shows it to anybody:")
-    say("each sends server 0 and server 1 one share. The helper gets nothing, ever; it deals masks.")
+    say("each sends server 0 and server 1 one share. The helper gets no share of anything; it deals masks.")
     say()
 
     imported = import_module(net)

@@ -12,13 +12,13 @@ from pathlib import Path
 from time import sleep
 from typing import Final
 
-from securefl.cluster.control import CLIENT, serve
+from securefl.cluster.control import CLIENT, MAX_MESSAGE_BYTES, serve
 from securefl.cluster.roster import Roster
 from securefl.cluster.servers import Servers
 from securefl.errors import ConfigurationError, DeadlineError, LostPartyError, PeerLostError, SecureFLError
 from securefl.mpc.operations import PARTY_KINDS
 from securefl.mpc.party import join as join_party
-from securefl.mpc.service import MAX_COMMAND_BYTES, MAX_PAYLOAD_BYTES, Service
+from securefl.mpc.service import Service
 from securefl.primitives.entropy import SystemEntropy
 from securefl.transport.tls import Link, Listener
 from securefl.transport.tls import connect as connect_link
@@ -29,7 +29,7 @@ __all__ = ["connect", "serve_party"]
 
 SESSION_BYTES: Final = 32
 #: Between the parties a message is a part of a tensor; a client's comes with its command.
-_LIMIT: Final = MAX_PAYLOAD_BYTES + MAX_COMMAND_BYTES
+_LIMIT: Final = MAX_MESSAGE_BYTES
 _CLIENT_GONE: Final = "the session's client is gone"
 _POLL_SECONDS: Final = 0.2
 

@@ -3,7 +3,7 @@
 An *engine* is how three parties multiply, truncate and compare. Which one a tensor is computed with follows from its
 party (:attr:`Party.engine`), so a program is written once::
 
-    dealer        two servers compute, a helper deals masks and receives nothing (arithmetic, compare)
+    dealer        two servers compute, a helper deals masks and gets nothing of them (arithmetic, compare)
     replicated    three servers, each with two of three shares (replicated)
 
 Whatever else there is (functions, sorting, networks) is made of what stands here.

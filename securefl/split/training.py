@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -21,26 +21,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from securefl.cluster.local import local_cluster
 from securefl.cluster.servers import Servers
-from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError, DecodeError
-from securefl.fl.aggregators import ProtectedAggregator
 from securefl.fl.data import Dataset
-from securefl.fl.interfaces import Contribution, LostRoundError
-from securefl.fl.models import load_tensors, model_hash, tensors_of
-from securefl.fl.protections import protection_named, suite_named
+from securefl.fl.interfaces import LostRoundError
+from securefl.fl.models import model_hash, tensors_of
+from securefl.fl.protections import suite_named
 from securefl.fl.seeds import SeedTree
 from securefl.fl.training import torch_threads
 from securefl.split.body import Body
 from securefl.split.channel import MemoryChannel
 from securefl.split.client import SplitClient
 from securefl.split.cutting import Cut
-from securefl.split.engine import Rows
+from securefl.split.ends import average, averaging, hand_over, trains_ends
 from securefl.split.handover import Mailbox
+from securefl.split.judging import Judge
 from securefl.split.learner import LearnedBatch, Learner
+from securefl.split.member import Member
 from securefl.split.messages import SplitContext
 from securefl.split.middle import Framed, Middle
 from securefl.split.modes import STATEMENTS, FramedMode, mode_of
@@ -49,17 +48,13 @@ from securefl.split.progress import Arrays
 from securefl.split.server import SplitServer
 from securefl.split.settings import SplitSettings
 from securefl.split.shared import SharedHost, SharedMode
-from securefl.split.views import observer
 from securefl.split.weights import NoisedGradient, check_summed, summed
-from securefl.types import ClientId, PartyId, Tensors
+from securefl.types import ClientId, PartyId
 
 __all__ = ["Observer", "SplitRound", "SplitTraining"]
 
 #: Called with (client, to the server?, frame) for every frame of the split protocol.
 Observer = Callable[[ClientId, bool, bytes], None]
-
-#: Range of a front's update in the protected average; beyond it values are clipped.
-_UPDATE_RANGE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +75,6 @@ class SplitRound:
     seconds: float
     epsilon: float | None
     between: float = 0.0
-
-
-@dataclass
-class _Member:
-    """A client: its data, its copies of front and head, its link."""
-
-    inputs: torch.Tensor = field(repr=False)
-    labels: torch.Tensor = field(repr=False)
-    middle: Middle
-    learner: Learner
-    ends: nn.ModuleList
-    channel: MemoryChannel | None
-    mailbox: Mailbox
-    other_bytes: int = 0
 
 
 class SplitTraining:
@@ -123,7 +104,7 @@ class SplitTraining:
         if not clients:
             raise ConfigurationError("split learning needs at least one client")
         self.settings, self.parts, self.statement = settings, parts, STATEMENTS[settings.protect]
-        self._seeds, self._suite, self._test = seeds, suite, test
+        self._seeds, self._suite = seeds, suite
         self._threshold = len(clients) // 2 + 1 if threshold is None else threshold
         first = next(iter(clients.values()))
         shapes = parts.shapes(torch.from_numpy(first.inputs[:2].copy()))
@@ -152,12 +133,14 @@ class SplitTraining:
         classes = 0 if parts.head is not None else first.classes
         try:
             self._members = {client: self._join(client, data, classes, observe) for client, data in clients.items()}
-            self._aggregator = self._averaging()
+            self._aggregator = averaging(self._members, settings, self._threshold, suite, self._session)
         except BaseException:
             self.close()
             raise
+        member = next(iter(self._members.values()))
+        self._judge = Judge(member, parts.body, self.mode, test, settings.batch_size)
 
-    def _join(self, client: ClientId, data: Dataset, classes: int, observe: Observer | None) -> _Member:
+    def _join(self, client: ClientId, data: Dataset, classes: int, observe: Observer | None) -> Member:
         context = SplitContext(
             self._session, client, self.mode.text, self.features, self.outputs, self.settings.batch_size, classes
         )
@@ -179,7 +162,7 @@ class SplitTraining:
             momentum=self.settings.momentum,
             activation_range=self.mode.clamps,
         )
-        return _Member(
+        return Member(
             inputs=torch.from_numpy(data.inputs.copy()),
             labels=torch.from_numpy(data.targets.copy()),
             middle=middle,
@@ -206,24 +189,6 @@ class SplitTraining:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _averaging(self) -> ProtectedAggregator | None:
-        if self.settings.order == "sequential" or len(self._members) < 2 or not self._trains_ends():
-            return None
-        weights = [len(member.labels) for member in self._members.values()]
-        aggregator = ProtectedAggregator(
-            protection_named(self.settings.sum_protection, self._suite),
-            threshold=self._threshold,
-            grid=FixedPoint(_UPDATE_RANGE, 24),
-            max_weight=1 << (max(weights) - 1).bit_length(),
-            session=self._session,
-        )
-        aggregator.check(tensors_of(next(iter(self._members.values())).ends), list(self._members))
-        return aggregator
-
-    def _trains_ends(self) -> bool:
-        ends = next(iter(self._members.values())).ends
-        return any(parameter.requires_grad for parameter in ends.parameters())
 
     @property
     def uncovered(self) -> str | None:
@@ -320,7 +285,7 @@ class SplitTraining:
             self._step(examples)
             total += sum(batch.loss for batch in done.values())
         if self._aggregator is not None:
-            self._average(number, start)
+            average(self._aggregator, self._members, number, start, self._seeds)
         return total
 
     def _sequential(self, number: int) -> float:
@@ -335,8 +300,8 @@ class SplitTraining:
                     self._give({client: batch})
                 self._step(len(labels))
                 total += batch.loss
-            if len(order) > 1 and self._trains_ends():
-                self._hand_over(client, order[(at + 1) % len(order)], number)
+            if len(order) > 1 and trains_ends(self._members):
+                hand_over(self._members, client, order[(at + 1) % len(order)], number)
         return total
 
     def _batches(self, client: ClientId, number: int, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -385,96 +350,19 @@ class SplitTraining:
             raise ConfigurationError("a noised weight gradient needs a privacy budget")
         return NoisedGradient(self.settings.gradient_clip_norm, self.privacy.noise_multiplier)
 
-    # -- fronts and heads
-
-    def _average(self, number: int, start: Mapping[ClientId, Tensors]) -> None:
-        if self._aggregator is None:
-            return
-        now = {client: tensors_of(member.ends) for client, member in self._members.items()}
-        common = model_hash(next(iter(start.values())))
-        contributions = {
-            client: Contribution(
-                {name: value - start[client][name] for name, value in now[client].items()},
-                len(member.labels),
-                self._seeds.child("rounding", number, client).bytes(32),
-            )
-            for client, member in self._members.items()
-        }
-        result = self._aggregator.aggregate(number, common, contributions)
-        for client, member in self._members.items():
-            mean = {name: (start[client][name] + value).astype(np.float32) for name, value in result.mean.items()}
-            load_tensors(member.ends, mean)
-            member.other_bytes += result.upload_bytes.get(client, 0)
-
-    def _hand_over(self, sender: ClientId, receiver: ClientId, number: int) -> None:
-        giver, taker = self._members[sender], self._members[receiver]
-        like = tensors_of(taker.ends)
-        sealed = giver.mailbox.seal(tensors_of(giver.ends), number, receiver, taker.mailbox.public)
-        giver.other_bytes += len(sealed)
-        load_tensors(taker.ends, taker.mailbox.open(sealed, number, sender, like))
-
     # -- judging
 
     def accuracy(self) -> float:
-        """Of the composed model on the test set; only a simulation can put the parts side by side.
-
-        The ends are those of the client that trained last (parallel clients hold the same after the average). Under
-        ``shared`` nobody has the body, and the test set goes the protected way.
-        """
-        if self.host is not None:
-            return float((self.protected_predictions(self._test.inputs) == self._test.targets).mean())
-        front, head = self._ends()
-        with torch.no_grad():
-            activations = front(torch.from_numpy(self._test.inputs.copy()))
-            if self.mode.clamps is not None:
-                activations = activations.clamp(-self.mode.clamps, self.mode.clamps)
-            outputs = self.parts.body(activations)
-            scores = outputs if head is None else head(outputs)
-        return float((scores.argmax(1).numpy() == self._test.targets).mean())
+        """Of the composed model on the test set. See :class:`~securefl.split.judging.Judge`."""
+        return self._judge.accuracy()
 
     def protected_predictions(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
         """Classes by the first client through the protected path, int64[n]: what inference costs and gives."""
-        learner = next(iter(self._members.values())).learner
-        pieces = np.array_split(inputs, -(-len(inputs) // self.settings.batch_size))
-        return np.concatenate([learner.predict(torch.from_numpy(piece.copy())) for piece in pieces])
+        return self._judge.protected_predictions(inputs)
 
     def server_views(self, data: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """What the server would hold of each example of ``data`` now: of its activations, and of its gradient.
-
-        For leakage figures: nothing is sent. The second is ``None`` where the server has the labels.
-        """
-        _, head = self._ends()
-        views, gradients = [], []
-        seen = observer(self.mode)
-        for rows in np.array_split(np.arange(len(data)), -(-len(data) // self.settings.batch_size)):
-            activations, outputs = self._through(torch.from_numpy(data.inputs[rows]))
-            gradient = None
-            if head is not None:
-                outputs.requires_grad_(True)
-                loss = cross_entropy(head(outputs), torch.from_numpy(data.targets[rows]), reduction="sum")
-                gradient = torch.autograd.grad(loss, [outputs])[0].numpy()
-            view, gradient_view = seen(activations, gradient)
-            views.append(view)
-            if gradient_view is not None:
-                gradients.append(gradient_view)
-        return np.concatenate(views), np.concatenate(gradients) if gradients else None
-
-    def _through(self, inputs: torch.Tensor) -> tuple[Rows, torch.Tensor]:
-        """Activations and outputs of the body as they are now; nothing is trained."""
-        front, _ = self._ends()
-        with torch.no_grad():
-            activations = front(inputs)
-            if self.mode.clamps is not None:
-                activations = activations.clamp(-self.mode.clamps, self.mode.clamps)
-            rows = np.ascontiguousarray(activations.flatten(1).numpy())
-            if self.host is not None:
-                return rows, torch.from_numpy(next(iter(self._members.values())).middle.outputs(rows, train=False))
-            return rows, self.parts.body(activations).flatten(1)
-
-    def _ends(self) -> tuple[nn.Module, nn.Module | None]:
-        # the last client handed its ends to the first
-        learner = next(iter(self._members.values())).learner
-        return learner.front, learner.head
+        """What the server would hold of each example of ``data`` now: of its activations, and of its gradient."""
+        return self._judge.server_views(data)
 
     def _traffic(self) -> Sequence[int]:
         members = self._members.values()

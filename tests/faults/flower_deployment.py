@@ -271,6 +271,10 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one round without kills, kills at one step")
     parser.add_argument("--protections", action="store_true", help="the other protections, between pinned identities")
     asked = parser.parse_args()
+    if asked.threshold < 4 and not asked.protections:
+        parser.error(
+            "the SuperNodes' own floor is 4 invited clients, and later rounds invite the survivors: --threshold 4"
+        )
     folder = asked.out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):

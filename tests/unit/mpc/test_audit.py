@@ -1,13 +1,17 @@
 """The helper is caught when it deals anything else, and only then."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from securefl.cluster import local
 from securefl.cluster.local import local_cluster
+from securefl.cluster.servers import SharedTensor
 from securefl.errors import ConfigurationError, DecodeError, FaultyPartyError
 from securefl.mpc.channel import HELPER, MemoryChannel
+from securefl.mpc.fixed import encode
+from securefl.mpc.handover import expand
 from securefl.mpc.service import encode_command
 
 
@@ -64,6 +68,20 @@ def test_one_changed_bit_is_found_and_the_helper_named(lying: list[int], message
         with pytest.raises(FaultyPartyError, match="dealt something else") as caught:
             y.reveal()
         assert caught.value.party == HELPER
+
+
+def test_masks_of_before_are_not_used_in_a_fresh_batch() -> None:
+    """Neither what a truncation of an earlier batch opened, nor a key that a client gave the helper."""
+    values = np.array([1.5, -2.0, 0.25])
+    with local_cluster(parties="threads", deadline=20, audit=1.0) as servers:
+        x = servers.share(values)
+        square = x * x
+        assert np.abs((square * square).numpy() - values**4).max() < 1e-3
+        number, key = servers._number(), b"k" * 16
+        rest = (encode(values) - expand(key, values.shape)).tobytes()
+        servers._tell("put", [key, rest, key], id=number, shape=[3], fraction=16, sown=True)
+        assert np.abs((SharedTensor(servers, number) * x).numpy() - values**2).max() < 1e-3
+        assert servers.audited == 3
 
 
 def test_a_batch_with_older_masks_is_not_audited() -> None:

@@ -61,7 +61,7 @@ def test_encrypted_training_is_plain_training_up_to_the_grids() -> None:
         pass
     for a, b in zip(plain.body.module.parameters(), encrypted.body.module.parameters(), strict=True):
         assert torch.allclose(a, b, atol=0.02)
-    for a, b in zip(plain._ends()[0].parameters(), encrypted._ends()[0].parameters(), strict=True):
+    for a, b in zip(plain._judge.ends()[0].parameters(), encrypted._judge.ends()[0].parameters(), strict=True):
         assert torch.allclose(a, b, atol=0.02)
     test = _blobs(60, 5)
     agree = encrypted.protected_predictions(test.inputs) == plain.protected_predictions(test.inputs)

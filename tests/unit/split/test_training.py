@@ -61,7 +61,7 @@ def test_one_client_split_is_ordinary_sgd(until: str | None) -> None:
             optimizer.zero_grad()
             cross_entropy(whole(torch.from_numpy(data.inputs[rows])), torch.from_numpy(data.targets[rows])).backward()
             optimizer.step()
-    front, head = training._ends()
+    front, head = training._judge.ends()
     probe = torch.from_numpy(_blobs(30, 9).inputs)
     with torch.no_grad():
         out = training.parts.body(front(probe))
@@ -91,8 +91,8 @@ def test_after_a_parallel_round_all_clients_hold_the_same_ends() -> None:
 def test_the_protected_average_is_the_weighted_mean_of_the_ends() -> None:
     plain, masked = _run(_model(), rounds=1, sum_protection="plain"), _run(_model(), rounds=1)
     next(plain.rounds()), next(masked.rounds())
-    for name, value in tensors_of(plain._ends()[0]).items():
-        assert np.array_equal(value, tensors_of(masked._ends()[0])[name])
+    for name, value in tensors_of(plain._judge.ends()[0]).items():
+        assert np.array_equal(value, tensors_of(masked._judge.ends()[0])[name])
 
 
 def test_noise_is_charged_before_each_round_and_stops_at_the_budget(tmp_path: Path) -> None:
