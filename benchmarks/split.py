@@ -292,7 +292,7 @@ def main() -> None:
         ],
     )
     print_table(
-        "training: accuracy, mean of the last three rounds and of all seeds; bytes per example of clients, sums, parties",
+        "training: accuracy, mean of the last three rounds and all seeds; bytes per example of clients, sums, parties",
         ("data", "protect", "accuracy", "s/epoch", "x plain", "up", "down", "sums", "parties"),
         [
             (
