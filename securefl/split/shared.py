@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from securefl.cluster.importing import Imported, import_module
-from securefl.cluster.servers import Servers, SharedModel, SharedTensor
+from securefl.cluster.servers import Servers
+from securefl.cluster.tensors import SharedModel, SharedTensor
 from securefl.errors import ConfigurationError, InvalidInputError, LocalProtocolError
 from securefl.mpc.fixed import FRACTION
 from securefl.mpc.headroom import check_training

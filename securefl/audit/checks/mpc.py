@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from securefl.mpc.shared import Shared, Sown
 from securefl.primitives.prg import Keystream
 from securefl.wire import Buffer
 
-__all__ = ["CHECKS", "Links", "at_all_parties", "words_of"]
+__all__ = ["CHECKS", "Links", "at_all_parties", "check_batches", "check_stream", "words_of"]
 
 T = TypeVar("T")
 
@@ -40,22 +41,21 @@ def _encode(case: Case) -> None:
     expect("the values back", [value.hex() for value in decode(words, fraction).tolist()], case.expected["decoded"])
 
 
-def _party(pair: Sequence[int], secret: bytes, session: bytes) -> Party:
-    return Party(memory_channels()[pair[0]], {pair[1]: secret}, session)
-
-
-def _stream(case: Case) -> None:
+def check_stream(kind: type[Party], case: Case) -> None:
+    """The stream key that two parties of an engine have for a batch. ``kind``: the engine's party."""
     given = case.input
-    party = _party(given["pair"], case.bytes("secret"), case.bytes("session"))
-    key = party.batch_key(given["pair"][1], given["batch"], case.bytes("program"))
+    me, other = given["pair"]
+    party = kind(memory_channels()[me], {other: case.bytes("secret")}, case.bytes("session"))
+    key = party.batch_key(other, given["batch"], case.bytes("program"))
     expect("the key", key.hex(), case.expected["key"])
     words = np.empty(8, "<u8")
     Keystream(key).fill(words)
     expect("the stream", words.tobytes().hex(), case.expected["stream"])
 
 
-def _batches(case: Case) -> None:
-    party = _party((0, HELPER), bytes(32), b"vectors")
+def check_batches(kind: type[Party], other: int, case: Case) -> None:
+    """Batch numbers rise, or are refused: those of a party that has streams with party ``other``."""
+    party = kind(memory_channels()[0], {other: bytes(32)}, b"vectors")
 
     def begin() -> None:
         for batch in case.input["batches"]:
@@ -180,8 +180,8 @@ def _network(case: Case) -> None:
 
 CHECKS: Final[Mapping[str, Check]] = {
     "encode": _encode,
-    "stream": _stream,
-    "batches": _batches,
+    "stream": partial(check_stream, Party),
+    "batches": partial(check_batches, Party, HELPER),
     "operation": _operation,
     "command": _command,
     "network": _network,

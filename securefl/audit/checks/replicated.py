@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import numpy as np
 
 from securefl.audit.checks import Case, Check, expect, refused
-from securefl.audit.checks.mpc import Links, at_all_parties, words_of
+from securefl.audit.checks.mpc import Links, at_all_parties, check_batches, check_stream, words_of
 from securefl.mpc.bits import Bits
-from securefl.mpc.channel import PARTIES, memory_channels
+from securefl.mpc.channel import PARTIES
 from securefl.mpc.operations import mul, negative, relu_and_sign, select, settle, truncate
 from securefl.mpc.replicated import ReplicatedParty
 from securefl.mpc.shared import Shared
-from securefl.primitives.prg import Keystream
 
 __all__ = ["CHECKS"]
-
-
-def _party(pair: Sequence[int], secret: bytes, session: bytes) -> ReplicatedParty:
-    return ReplicatedParty(memory_channels()[pair[0]], {pair[1]: secret}, session)
-
-
-def _stream(case: Case) -> None:
-    given = case.input
-    party = _party(given["pair"], case.bytes("secret"), case.bytes("session"))
-    key = party.batch_key(given["pair"][1], given["batch"], case.bytes("program"))
-    expect("the key", key.hex(), case.expected["key"])
-    words = np.empty(8, "<u8")
-    Keystream(key).fill(words)
-    expect("the stream", words.tobytes().hex(), case.expected["stream"])
-
-
-def _batches(case: Case) -> None:
-    party = _party((0, 1), bytes(32), b"vectors")
-
-    def begin() -> None:
-        for batch in case.input["batches"]:
-            party.begin(batch)
-
-    if case.error is not None:
-        refused(case.error, begin)
-    else:
-        begin()
 
 
 def _run(operation: str, places: int, operands: list[Shared]) -> tuple[Shared | None, Bits | None]:
@@ -104,4 +77,8 @@ def _operation(case: Case) -> None:
             expect("the signs", found_signs, case.expected["signs"])
 
 
-CHECKS: Final[Mapping[str, Check]] = {"stream": _stream, "batches": _batches, "operation": _operation}
+CHECKS: Final[Mapping[str, Check]] = {
+    "stream": partial(check_stream, ReplicatedParty),
+    "batches": partial(check_batches, ReplicatedParty, 1),
+    "operation": _operation,
+}

@@ -12,7 +12,7 @@ from torch import nn
 
 from securefl import mpc
 from securefl.cluster.local import local_cluster
-from securefl.cluster.servers import SharedTensor
+from securefl.cluster.tensors import SharedTensor
 from securefl.errors import ConfigurationError, DecodeError, InvalidInputError, LocalProtocolError, LostPartyError
 from securefl.mpc.service import encode_command
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from securefl.cluster import local
 from securefl.cluster.local import local_cluster
-from securefl.cluster.servers import SharedTensor
+from securefl.cluster.tensors import SharedTensor
 from securefl.errors import ConfigurationError, DecodeError, FaultyPartyError
 from securefl.mpc.channel import HELPER, MemoryChannel
 from securefl.mpc.fixed import encode
