@@ -4,7 +4,7 @@ In the shared sum the first server relays everything. Here the second server sen
 fresh public key, and a client seals nothing to a key without it; and a client signs the sealed seed that it sends, and
 the second server sums no share of a seed without that. So a first server can put neither a key of its own in the second
 one's place nor clients of its own making beside an honest one. Frames of protocol 9, body = signature; what is signed
-is bound to the session's context.
+is bound to the session's context. SPEC: protocols/shared/SPEC.md §9.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from securefl.mpc.summation.params import PROTOCOL as SHARED
 from securefl.mpc.summation.params import Params
 from securefl.primitives.identity import SIGNATURE_BYTES, Directory, Identity
 from securefl.types import SERVER, ClientId, IntegerVector
-from securefl.wire import HEADER_BYTES, OVERHEAD_BYTES, Buffer, open_frame, seal_frame
+from securefl.wire import Buffer, body_of, open_frame, seal_frame
 
 __all__ = ["AttestedClient", "SignedSeeds", "attestations"]
 
@@ -105,9 +105,3 @@ class SignedSeeds:
             if signature is None:
                 raise AuthenticationError(f"the seed of client {client} came without its signature: nothing is summed")
             self._directory.verify(signature, params.context_hash, SIGNED_SEED, client, HELPER, box)
-
-
-def body_of(frame: Buffer) -> memoryview:
-    """The body of a whole frame."""
-    view = memoryview(frame)
-    return view[HEADER_BYTES : HEADER_BYTES + view.nbytes - OVERHEAD_BYTES]

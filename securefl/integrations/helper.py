@@ -34,9 +34,12 @@ _LIMIT: Final = 2**24
 class Helper:
     """One helper in one sum. ``over``: nothing more will come of it. Frames name their recipient themselves."""
 
-    def __init__(self, invitation: Invitation, peers: Peers, role: KeyHolder | SecondServer) -> None:
+    def __init__(
+        self, invitation: Invitation, parameters: object, peers: Peers, role: KeyHolder | SecondServer
+    ) -> None:
         self.invitation = invitation
         self.over = False
+        self._parameters = parameters  # of the sum: they say which protection it has
         self._peers = peers
         self._role = role
 
@@ -51,7 +54,7 @@ class Helper:
         peers.check(invitation, HELPER)
         carried = cls._carried(invitation)
         role = carried.helper(peers, policy.survivors_for(invitation))
-        helper = cls(invitation, peers, role)
+        helper = cls(invitation, carried.parameters, peers, role)
         events = list(role.start())
         if isinstance(role, SecondServer):
             params = carried.parameters
@@ -67,7 +70,8 @@ class Helper:
         invitation = Invitation.decode(reader.blob(limit=MAX_INVITATION_BYTES))
         saved = bytes(reader.blob(limit=_LIMIT))
         reader.end()
-        return cls(invitation, peers, cls._carried(invitation).resume_helper(saved, peers))
+        carried = cls._carried(invitation)
+        return cls(invitation, carried.parameters, peers, carried.resume_helper(saved, peers))
 
     def suspend(self) -> bytes:
         """This helper, secrets included. Raises :class:`LocalProtocolError` when it is over."""
@@ -78,8 +82,7 @@ class Helper:
     def receive(self, frames: Sequence[Buffer]) -> list[Buffer]:
         """Open the sum. Raises as the role does."""
         answers: list[Buffer] = []
-        carried = self._carried(self.invitation)
-        shared = carried.parameters if isinstance(carried.parameters, SharedParams) else None
+        shared = self._parameters if isinstance(self._parameters, SharedParams) else None
         seeds = None if shared is None else SignedSeeds(shared, directory_of(self.invitation))
         for frame in frames:
             if seeds is not None:
@@ -92,7 +95,7 @@ class Helper:
 
     def _charge(self) -> None:
         """Count an opening of a key that outlives the sum, before it happens."""
-        params = self._carried(self.invitation).parameters
+        params = self._parameters
         path = self._peers.key_file
         if isinstance(params, CKKSParams) and params.key_model is KeyModel.SHARED_KEY and path is not None:
             charge(path, params.ciphertexts, read_key(path).parameters.decryptions)

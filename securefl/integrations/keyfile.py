@@ -52,7 +52,17 @@ def read_key(path: Path | None) -> Key:
 
 
 def charge(path: Path, ciphertexts: int, cap: int) -> None:
-    """Count ``ciphertexts`` as opened, on the disk. Raises :class:`ConfigurationError` beyond ``cap``."""
+    """Count ``ciphertexts`` as opened, on the disk.
+
+    Raises :class:`ConfigurationError` beyond ``cap``, and where the count cannot be kept: then nothing may be opened.
+    """
+    try:
+        _charge(path, ciphertexts, cap)
+    except OSError as error:
+        raise ConfigurationError(f"the openings of the key {path} cannot be counted: {error}") from None
+
+
+def _charge(path: Path, ciphertexts: int, cap: int) -> None:
     handle = os.open(path.with_name(path.name + ".opened"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -43,14 +43,7 @@ def check_training(
     refused as well.
     """
     check_trainable(graph)
-    grown = Graph(
-        tuple(
-            replace(layer, gain=layer.gain + growth_bits, offset=layer.offset + growth_bits)
-            if layer.parameters
-            else layer
-            for layer in graph.layers
-        )
-    )
+    grown = Graph(tuple(_grown(layer, growth_bits) for layer in graph.layers))
     bounds = check_headroom(grown, input_range)
     shapes = _shapes(graph, parameters, tuple(input_shape))
     deltas = [0.0] * len(bounds)

@@ -44,11 +44,17 @@ def restore_part(
         if arrays:
             raise DecodeError("the checkpoint trains a part of the model that this run does not")
         return
-    tensors = {name.removeprefix("tensor/"): value for name, value in arrays.items() if name.startswith("tensor/")}
+    tensors: Arrays = {}
+    momenta: dict[int, NDArray[Any]] = {}
+    for name, value in arrays.items():
+        kind, _, rest = name.partition("/")
+        if kind == "tensor":
+            tensors[rest] = value
+        elif kind == "momentum" and rest.isdecimal():
+            momenta[int(rest)] = value
+        else:
+            raise DecodeError(f"the checkpoint has an array {name!r}, which no part of a model has")
     parameters = _parameters(optimizer)
-    momenta = {
-        int(name.removeprefix("momentum/")): value for name, value in arrays.items() if name not in _named(tensors)
-    }
     for at, value in momenta.items():
         if not 0 <= at < len(parameters) or value.dtype != np.float32 or value.shape != tuple(parameters[at].shape):
             raise DecodeError(f"the checkpoint's momentum {at} does not fit the model")
@@ -58,10 +64,6 @@ def restore_part(
         raise DecodeError(f"the checkpoint is of another model: {error}") from None
     for at, value in momenta.items():
         optimizer.state[parameters[at]]["momentum_buffer"] = torch.from_numpy(value.copy())
-
-
-def _named(tensors: Mapping[str, object]) -> set[str]:
-    return {f"tensor/{name}" for name in tensors}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

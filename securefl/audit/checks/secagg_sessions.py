@@ -20,7 +20,7 @@ from securefl.secagg import Client, Params, Server
 from securefl.secagg.messages import EncryptedShares, Kind
 from securefl.secagg.signed import SignedClient, SignedServer
 from securefl.types import SERVER, ClientId, PartyId
-from securefl.wire import HEADER_BYTES, OVERHEAD_BYTES
+from securefl.wire import body_of
 
 __all__ = ["SESSION_CHECKS", "params_of"]
 
@@ -82,7 +82,7 @@ def _recorded_seals(params: Params, me: ClientId, frames: Sequence[Json]) -> lis
     """The seals in the SHARE_KEYS frame that the client sent, in the order in which it made them."""
     for frame in frames:
         if frame["from"] == me and frame["kind"] == Kind.SHARE_KEYS.name:
-            body = bytes.fromhex(frame["hex"])[HEADER_BYTES : HEADER_BYTES - OVERHEAD_BYTES]
+            body = body_of(bytes.fromhex(frame["hex"]))
             boxes = EncryptedShares.decode(body, params, owner=me, owner_sends=True).boxes
             return [part for box in boxes.values() for part in (box.shares, box.pair) if part is not None]
     return []

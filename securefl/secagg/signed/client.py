@@ -23,7 +23,7 @@ from securefl.secagg.params import PROTOCOL as INNER
 from securefl.secagg.params import Params
 from securefl.secagg.signed.messages import PROTOCOL, Kind, Signatures, box_bytes, limits_of
 from securefl.types import SERVER, ClientId, IntegerVector
-from securefl.wire import HEADER_BYTES, OVERHEAD_BYTES, Buffer, Reader, Writer, open_frame, seal_frame
+from securefl.wire import Buffer, Reader, Writer, body_of, open_frame, seal_frame
 
 __all__ = ["CLIENT_TRANSITIONS", "SignedClient"]
 
@@ -231,9 +231,3 @@ class SignedClient(Machine):
         except ValueError:
             raise DecodeError(f"a suspended client is in no state {state}") from None
         return client
-
-
-def body_of(frame: Buffer) -> memoryview:
-    """The body of a whole frame."""
-    view = memoryview(frame)
-    return view[HEADER_BYTES : HEADER_BYTES + view.nbytes - OVERHEAD_BYTES]

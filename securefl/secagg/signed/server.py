@@ -13,10 +13,9 @@ from securefl.secagg.messages import Kind as Inner
 from securefl.secagg.params import PROTOCOL as INNER
 from securefl.secagg.params import Params
 from securefl.secagg.server import Server
-from securefl.secagg.signed.client import body_of
 from securefl.secagg.signed.messages import PROTOCOL, Kind, Signatures, box_bytes, limits_of
 from securefl.types import SERVER, ClientId
-from securefl.wire import Buffer, open_frame, seal_frame
+from securefl.wire import Buffer, body_of, open_frame, seal_frame
 
 __all__ = ["SERVER_TRANSITIONS", "SignedServer"]
 

@@ -354,6 +354,8 @@ def test_the_key_file_is_private_and_counts(tmp_path: Path) -> None:
     (tmp_path / "key.opened").write_text("many")
     with pytest.raises(ConfigurationError, match="damaged"):
         charge(path, 1, 10)
+    with pytest.raises(ConfigurationError, match="cannot be counted"):
+        charge(tmp_path / "gone" / "key", 1, 10)  # no such folder: nothing may be opened uncounted
 
 
 def test_lists_of_peers(tmp_path: Path) -> None:

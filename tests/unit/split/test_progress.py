@@ -110,3 +110,12 @@ def test_parts_of_other_models_change_nothing() -> None:
         restore_part(nn.Identity(), None, kept)
     assert torch.equal(other.weight, before)
     assert part_of(nn.Identity(), None) == {}
+
+
+@pytest.mark.parametrize("name", ["momentum/first", "momentum/-1", "bias", "tensors/weight", ""])
+def test_arrays_that_no_part_has_are_refused_by_name(name: str) -> None:
+    module = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    arrays = {**part_of(module, optimizer), name: np.zeros(2, np.float32)}
+    with pytest.raises(DecodeError, match="which no part of a model has"):
+        restore_part(module, optimizer, arrays)
