@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -13,7 +12,7 @@ from securefl.cluster.control import CLIENT, serve
 from securefl.cluster.servers import Servers, check_engine
 from securefl.cluster.sockets import SocketChannel, connected_pair
 from securefl.errors import ConfigurationError, SecureFLError
-from securefl.mpc.channel import PARTIES, memory_channels
+from securefl.mpc.channel import HELPER, PARTIES, memory_channels
 from securefl.mpc.operations import PARTY_KINDS
 from securefl.mpc.party import join
 from securefl.mpc.service import Service
@@ -81,19 +80,18 @@ def _threads(engine: str, deadline: float, audit: float) -> Servers:
     return Servers(controls[CLIENT], on_close=pool.shutdown, audit=audit, engine=engine)
 
 
-def _apart(processes: Sequence[int], servers: int) -> None:
-    """Keep the servers on cores of their own, where the system lets us and there are as many.
+def _cores(servers: int) -> list[str]:
+    """Cores for each of the servers, where the system lets us choose and there are as many; otherwise nothing.
 
-    They wake each other at every message, and a scheduler brings whom it wakes to the core of the waker, even when
+    Servers wake each other at every message, and a scheduler brings whom it wakes to the core of the waker, even when
     another one is idle: two servers then take turns on one core.
     """
-    if not hasattr(os, "sched_setaffinity"):
-        return
+    if not hasattr(os, "sched_getaffinity"):
+        return []
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) >= servers:
-        for number in range(servers):
-            with suppress(OSError):  # it has ended already, or may not be moved: told, or no harm
-                os.sched_setaffinity(processes[number], set(cores[number::servers]))
+    if len(cores) < servers:
+        return []
+    return [",".join(map(str, cores[number::servers])) for number in range(servers)]
 
 
 def _processes(engine: str, links: str, deadline: float, audit: float) -> Servers:
@@ -101,6 +99,7 @@ def _processes(engine: str, links: str, deadline: float, audit: float) -> Server
     controls = [connected_pair("unix") for _ in range(PARTIES)]
     session = SystemEntropy().token(16).hex()
     processes = []
+    cores = _cores(PARTIES if PARTY_KINDS[engine].replicated else HELPER)
     for me in range(PARTIES):
         own = {
             b if a == me else a: pair[0 if a == me else 1].fileno() for (a, b), pair in pairs.items() if me in (a, b)
@@ -117,12 +116,12 @@ def _processes(engine: str, links: str, deadline: float, audit: float) -> Server
             "--engine",
             engine,
         ]
-        command += ["--control", str(control), "--deadline", str(deadline), "--engine", engine]
+        command += ["--control", str(control), "--deadline", str(deadline)]
+        command += ["--cores", cores[me]] if me < len(cores) else []
         for other, handle in own.items():
             command += ["--link", str(other), str(handle)]
         environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         processes.append(subprocess.Popen(command, env=environment, pass_fds=[control, *own.values()]))  # noqa: S603
-    _apart([process.pid for process in processes], 2 if engine == "dealer" else PARTIES)
     for end in [*(end for pair in pairs.values() for end in pair), *(control[1] for control in controls)]:
         end.close()  # a party alone holds its ends: when it dies, the others see it
     channel = SocketChannel(CLIENT, {me: control[0] for me, control in enumerate(controls)})

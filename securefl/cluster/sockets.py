@@ -12,6 +12,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Mapping
+from time import perf_counter
 
 import numpy as np
 
@@ -57,16 +58,23 @@ class SocketChannel:
     ``None`` waits for ever: for a party between two commands of its client. ``gather``: so many bytes of messages to a
     peer may wait for the next one, or for :meth:`flush`: one system call then takes many small messages, and wakes the
     peer once. For a party that is ahead of the others; a party that receives lets them out before it waits.
+    ``awake``: seconds for which it asks again before it sleeps until a message is there.
     """
 
     def __init__(
-        self, party: int, links: Mapping[int, socket.socket], deadline: float | None = 60.0, gather: int = 0
+        self,
+        party: int,
+        links: Mapping[int, socket.socket],
+        deadline: float | None = 60.0,
+        gather: int = 0,
+        awake: float = 0.0,
     ) -> None:
         self.party = party
         self.traffic: dict[int, Traffic] = {other: Traffic() for other in links}
         self._links = dict(links)
         self._kept: dict[int, deque[memoryview]] = {other: deque() for other in links}
         self._kept_bytes = 0
+        self._awake = awake
         self._gather = gather
         self._gathered: dict[int, bytearray] = {other: bytearray() for other in links}
         self._buffers = {other: memoryview(bytearray(_AHEAD)) for other in links}
@@ -212,12 +220,16 @@ class SocketChannel:
     def _read(self, sender: int, parts: list[memoryview]) -> int:
         """At least one byte into ``parts``."""
         link = self._links[sender]
+        until = perf_counter() + self._awake if self._awake else 0.0
         while True:
             # While something is kept the kernel's timer must not hold this party: the peer may wait for just that.
             waiting = bool(self._kept_bytes)
+            awake = not waiting and bool(until) and perf_counter() < until
             try:
-                got = link.recvmsg_into(parts, 0, socket.MSG_DONTWAIT if waiting else 0)[0]
+                got = link.recvmsg_into(parts, 0, socket.MSG_DONTWAIT if waiting or awake else 0)[0]
             except BlockingIOError:
+                if awake:
+                    continue
                 if not waiting:
                     raise self._silent(sender) from None
                 self._wait(sender)

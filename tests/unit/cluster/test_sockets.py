@@ -144,3 +144,18 @@ def test_a_party_that_waits_lets_out_what_it_has_gathered() -> None:
     assert got[0] == got[1] == [bytes([turn]) * turn for turn in range(20)]
     for end in ends:
         end.close()
+
+
+@pytest.mark.parametrize("awake", [0.0, 0.05])
+def test_a_party_that_stays_awake_gets_messages_before_and_after_it_falls_asleep(awake: float) -> None:
+    left, right = connected_pair("tcp")
+    zero, one = SocketChannel(0, {1: left}, 0.3), SocketChannel(1, {0: right}, 0.3, awake=awake)
+    for seconds in (0.0, 0.01, 0.1):
+        timer = threading.Timer(seconds, zero.send, (1, b"x" * 50))
+        timer.start()
+        assert bytes(one.receive(0, 50)) == b"x" * 50
+        timer.join()
+    with pytest.raises(LostPartyError, match=r"no progress for 0\.3 s"):
+        one.receive(0, 1)
+    zero.close()
+    one.close()
