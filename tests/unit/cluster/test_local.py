@@ -118,8 +118,8 @@ def lenet() -> nn.Sequential:
 
 @pytest.mark.parametrize("audit", [0.0, 0.5])
 def test_a_small_convolutional_network_trains(audit: float) -> None:
-    """A LeNet in small, step for step beside torch; where two are nearly equal a rounding decides who gets the gradient."""
-    torch.manual_seed(5)
+    """A LeNet in small, step for step beside torch."""
+    torch.manual_seed(23)  # no choice of a relu or a window is so near that a rounding would decide who gets a gradient
     net = lenet()
     x, y = 2 * torch.rand(16, 1, 12, 12), torch.randint(0, 4, (16,))
     for engine in ("dealer", "replicated")[: 1 if audit else 2]:
@@ -135,8 +135,8 @@ def test_a_small_convolutional_network_trains(audit: float) -> None:
                 optimizer.step()
             got = model.reveal_state_dict()
         for name, value in reference.state_dict().items():
-            assert (got[name] - value).abs().max() < 4e-3, name
-            assert (got[name] - net.state_dict()[name]).abs().max() > 2e-2, f"{name} was trained"
+            assert (got[name] - value).abs().max() < 1e-3, name
+            assert (got[name] - net.state_dict()[name]).abs().max() > 1e-2, f"{name} was trained"
 
 
 def test_maxima_before_a_relu_are_what_they_are_behind_it(servers) -> None:
