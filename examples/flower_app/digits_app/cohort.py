@@ -1,12 +1,15 @@
 """Who is in the run: the server waits until enough clients are there, and says what to do when they do not come."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from flwr.serverapp import Grid
+from typing import TYPE_CHECKING, Any
 
 from securefl.errors import TooFewClientsError
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
 
 LEAST = 2  # what one sum takes: over one client it would be that client's update
 SETTLED_SECONDS = 3.0  # nobody else has come for so long: those that are there are the cohort
