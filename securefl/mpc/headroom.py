@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError
-from securefl.mpc.fixed import FRACTION, HEADROOM_BITS
+from securefl.mpc.fixed import HEADROOM_BITS, PRODUCT_FRACTION
 from securefl.mpc.graph import Graph, Layer, check_headroom, check_trainable
 
 __all__ = ["check_training"]
 
 #: Products have twice the places, and comparisons subtract two values.
-_LARGEST = 2.0 ** (HEADROOM_BITS - 1 - 2 * FRACTION)
+_LARGEST = 2.0 ** (HEADROOM_BITS - 1 - PRODUCT_FRACTION)
 Shape = tuple[int, ...]
 
 
