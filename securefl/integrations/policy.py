@@ -115,8 +115,8 @@ class Policy:
             )
         if invitation.clients < self.minimum_clients:
             raise TooFewClientsError(
-                f"{invitation.clients} clients are invited; this client takes part with at least {self.minimum_clients} "
-                "(minimum_clients of its policy)"
+                f"{invitation.clients} clients are invited; this client takes part with at least "
+                f"{self.minimum_clients} (minimum_clients of its policy)"
             )
         if invitation.threshold < self.minimum_threshold or 2 * invitation.threshold <= invitation.clients:
             raise TooFewClientsError(
