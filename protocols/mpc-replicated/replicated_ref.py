@@ -87,6 +87,17 @@ class Session:
             [(x2[i] + x0[i]) * (y2[i] + y0[i]) % RING for i in n],
         ]
 
+    @staticmethod
+    def double(x: Value, y: Value) -> list[Words]:
+        """The parties' loose parts of 2·x·y."""
+        (x0, x1, x2), (y0, y1, y2) = x.c, y.c
+        n = range(len(x0))
+        return [
+            [(x0[i] + 2 * x1[i]) * (y0[i] + 2 * y1[i]) % RING for i in n],
+            [-2 * (x1[i] - x2[i]) * (y1[i] - y2[i]) % RING for i in n],
+            [(x0[i] + 2 * x2[i]) * (y0[i] + 2 * y2[i]) % RING for i in n],
+        ]
+
     # ---- §5 truncation
 
     def open_to_two(self, parts: list[Words], offset: int) -> tuple[Words, Words]:

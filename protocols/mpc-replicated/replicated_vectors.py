@@ -75,6 +75,7 @@ def operations() -> dict[str, Any]:
     halves = [0, 1, -1, 2**30, -(2**30), 3, 70000, -70000, 5]
     cases: list[tuple[str, str, list[list[int]], int]] = [
         ("product", "product", [edges, words("factor", 9)], 0),
+        ("double-product", "double-product", [edges, words("factor", 9)], 0),
         ("truncate-16", "truncate", [edges], 16),
         ("truncate-24", "truncate", [edges], 24),
         ("truncate-40", "truncate", [edges], 40),
@@ -83,12 +84,13 @@ def operations() -> dict[str, Any]:
         ("relu", "relu", [edges], 0),
         ("relu-drop", "relu", [edges], 16),
         ("relu-of-product", "relu-of-product", [halves, halves[::-1]], 16),
+        ("relu-of-double-product", "relu-of-double-product", [halves, halves[::-1]], 17),
         ("one-element", "relu", [[-5]], 0),
         ("select", "select", [halves, edges], 0),
     ]
     tests = [operation_test(*case) for case in cases]
     for name, base, links in (
-        ("truncate-16", tests[1], ("0>1", "1>0", "2>1")),
+        ("truncate-16", tests[2], ("0>1", "1>0", "2>1")),
         ("product", tests[0], ("0>2", "1>0", "2>1")),
     ):
         tests += [
@@ -123,6 +125,8 @@ def operation_test(name: str, operation: str, operands: list[list[int]], places:
     result: ref.Value | None = None
     if operation == "product":
         result = session.settle(session.product(*values))
+    elif operation == "double-product":
+        result = session.settle(session.double(*values))
     elif operation == "truncate":
         result = session.truncate(values[0].c, places)
     elif operation == "truncated-product":
@@ -133,6 +137,8 @@ def operation_test(name: str, operation: str, operands: list[list[int]], places:
         result, bits = session.relu(values[0], places)
     elif operation == "relu-of-product":
         result, bits = session.relu(session.product(*values), places)
+    elif operation == "relu-of-double-product":
+        result, bits = session.relu(session.double(*values), places)
     else:  # the second where the first is negative
         bits = session.negative(values[0].c)
         result = session.select(bits, values[1])
@@ -167,7 +173,7 @@ def verify(
     if operation in {"negative", "select"}:
         assert signs == [int(v < 0) for v in first]
     elif signs is not None:
-        exact = first if operation == "relu" else [x * y for x, y in zip(*operands, strict=True)]
+        exact = first if operation == "relu" else [x * y for x, y in zip(*operands, strict=True)]  # the double's sign
         assert signs == [int(v >= 0) for v in exact]
     if result is None:
         return

@@ -13,7 +13,6 @@ from typing import Any
 import mpc_ref as ref
 
 CLIENT = 3
-Form = tuple[ref.Words, ref.Words, ref.Words]  # m, server 0's share of the mask, server 1's
 
 
 def command(**fields: Any) -> bytes:
@@ -78,7 +77,7 @@ class Inference:
         work = self.batch(1, text)
         for at, (weight, bias) in enumerate(layers):
             if at:
-                value, _ = work.relu(x.value, 16)
+                value, _ = work.relu(x.value, 17)
                 x = Tensor(x.shape, value)
                 self.take(work, ["c of the hidden values", "tree 8", "tree 4", "tree 2", "tree 1", "t"])
             product = linear(work, x, weight, bias)
@@ -100,7 +99,7 @@ class Inference:
         work.sent.clear()
 
     def answers(self, text: bytes, x: Tensor) -> list[bytes]:
-        """§9: getting a tensor that is not settled, of 32 binary places."""
+        """§9: getting a tensor that is not settled, of 33 binary places."""
         work = self.batch(2, text)
         n = len(x.value.zero)
         key = ref.stream_key(self.secrets[0, 1], self.session, (0, 1), 2, hashlib.sha256(text).digest())
@@ -111,11 +110,11 @@ class Inference:
             [v.one[i] - z[i] + b[i] for i in range(n)],
             [v.helper[i] - a[i] - b[i] for i in range(n)],
         ]
-        header = b"".join(size.to_bytes(8, "big") for size in (0, 32, len(x.shape), *x.shape))
+        header = b"".join(size.to_bytes(8, "big") for size in (0, 33, len(x.shape), *x.shape))
         return [header + ref.packed(part) for part in parts]
 
 
-def open_forms(work: ref.Session, tensors: list[Tensor]) -> list[Form]:
+def open_forms(work: ref.Session, tensors: list[Tensor]) -> list[ref.Form]:
     """§5.1: plain ones first; of sown ones server 1 speaks alone."""
     order = sorted(range(len(tensors)), key=lambda at: tensors[at].sown)
     plain = sum(len(t.value.zero) for t in tensors if not t.sown)
@@ -130,7 +129,7 @@ def open_forms(work: ref.Session, tensors: list[Tensor]) -> list[Form]:
         work.sent.append((0, 1, ref.packed(first)))
     work.sent.append((1, 0, ref.packed(second)))
     opened = [(w + v) % ref.RING for w, v in zip(second, first + [0] * sown, strict=True)]
-    forms: dict[int, Form] = {}
+    forms: dict[int, ref.Form] = {}
     start = 0
     for at in order:
         value = tensors[at].value
@@ -142,21 +141,13 @@ def open_forms(work: ref.Session, tensors: list[Tensor]) -> list[Form]:
 
 
 def linear(work: ref.Session, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x·W + b with 32 binary places. §5.1"""
-    (mx, x0, x1), (my, y0, y1) = open_forms(work, [x, weight])
+    """x·W + b with 33 binary places. §5.1"""
     (m, k), n = x.shape, weight.shape[1]
 
     def matmul(left: ref.Words, right: ref.Words) -> ref.Words:
         return [sum(left[i * k + t] * right[t * n + j] for t in range(k)) for i in range(m) for j in range(n)]
 
-    lam_x = [p + q for p, q in zip(x0, x1, strict=True)]
-    lam_y = [p + q for p, q in zip(y0, y1, strict=True)]
-    zero = [
-        p - q for p, q in zip(matmul(mx, [v - w for v, w in zip(my, y0, strict=True)]), matmul(x0, my), strict=True)
-    ]
-    one = [-(p + q) for p, q in zip(matmul(mx, y1), matmul(x1, my), strict=True)]
-    for part, b in ((zero, bias.value.zero), (one, bias.value.one)):
-        for i in range(m * n):
-            part[i] += b[i % n] << 16
-    helper = [v % ref.RING for v in matmul(lam_x, lam_y)]
-    return Tensor((m, n), ref.Value([v % ref.RING for v in zero], [v % ref.RING for v in one], helper))
+    value = ref.double(*open_forms(work, [x, weight]), matmul)
+    for part, b in ((value.zero, bias.value.zero), (value.one, bias.value.one)):
+        part[:] = [(v + (b[i % n] << 17)) % ref.RING for i, v in enumerate(part)]
+    return Tensor((m, n), value)

@@ -6,6 +6,7 @@ A value is a list of ring elements per part: ``Value(zero, one, helper)``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from Crypto.Cipher import AES
@@ -15,6 +16,7 @@ from Crypto.Protocol.KDF import HKDF
 RING = 2**64
 OFFSET = 2**62
 Words = list[int]
+Form = tuple[Words, Words, Words]  # m, server 0's share of λ, server 1's
 
 
 class MpcError(Exception):
@@ -85,6 +87,39 @@ def bits_of(number: int, count: int) -> list[int]:
     return [(number >> (size - 1 - i)) & 1 for i in range(count)]
 
 
+# ---- §5.1 from opened forms
+
+
+def product(x: Form, y: Form) -> Value:
+    """Element by element."""
+    (mx, x0, x1), (my, y0, y1) = x, y
+    n = range(len(mx))
+    return Value(
+        [(mx[i] * (my[i] - y0[i]) - x0[i] * my[i]) % RING for i in n],
+        [-(mx[i] * y1[i] + x1[i] * my[i]) % RING for i in n],
+        [(x0[i] + x1[i]) * (y0[i] + y1[i]) % RING for i in n],
+    )
+
+
+def factors(form: Form) -> tuple[Words, Words, Words]:
+    """What each party multiplies with: the servers m − 2λ_i, the helper λ₀ − λ₁."""
+    m, zero, one = form
+    return (
+        [(v - 2 * w) % RING for v, w in zip(m, zero, strict=True)],
+        [(v - 2 * w) % RING for v, w in zip(m, one, strict=True)],
+        [(v - w) % RING for v, w in zip(zero, one, strict=True)],
+    )
+
+
+def double(x: Form, y: Form, multiply: Callable[[Words, Words], Words] | None = None) -> Value:
+    """Twice the product, of any bilinear kind; element by element where ``multiply`` does not say otherwise."""
+    parts = []
+    for party, (a, b) in enumerate(zip(factors(x), factors(y), strict=True)):
+        done = multiply(a, b) if multiply else [v * w for v, w in zip(a, b, strict=True)]
+        parts.append([(-2 * v if party == 2 else v) % RING for v in done])
+    return Value(*parts)
+
+
 @dataclass
 class Session:
     """The two streams of the helper (with server 0 and with server 1), and what was sent: (from, to, bytes)."""
@@ -121,8 +156,8 @@ class Session:
         c = [(zero[i] + one[i]) % RING for i in range(n)]
         return c, [(t0[i] + t1[i] - x.helper[i]) % RING for i in range(n)]
 
-    def open_masked(self, values: list[Value]) -> list[tuple[Words, Words, Words]]:
-        """Settled values to (m, server 0's share of the mask, server 1's); one message each way for all."""
+    def open_masked(self, values: list[Value]) -> list[Form]:
+        """Settled values to their forms; one message each way for all."""
         total = sum(len(v.zero) for v in values)
         l0, l1 = self.a.words(total), self.b.words(total)
         zero = [(x + m) % RING for x, m in zip([w for v in values for w in v.zero], l0, strict=True)]
@@ -137,28 +172,20 @@ class Session:
         return forms
 
     def product(self, x: Value, y: Value) -> Value:
-        (mx, x0, x1), (my, y0, y1) = self.open_masked([x, y])
-        n = range(len(mx))
-        return Value(
-            [(mx[i] * (my[i] - y0[i]) - x0[i] * my[i]) % RING for i in n],
-            [-(mx[i] * y1[i] + x1[i] * my[i]) % RING for i in n],
-            [(x0[i] + x1[i]) * (y0[i] + y1[i]) % RING for i in n],
-        )
+        return product(*self.open_masked([x, y]))
 
-    def product_of_sown(self, x: Value, y: Value) -> Value:
+    def double(self, x: Value, y: Value) -> Value:
+        return double(*self.open_masked([x, y]))
+
+    def open_sown(self, x: Value, y: Value) -> tuple[Form, Form]:
         """Of a sown x: −x.zero is λ₀ already. y is opened beside it, and first."""
         n = len(x.zero)
         y0, y1, x1 = self.a.words(n), self.b.words(n), self.b.words(n)
         zero = [(y.zero[i] + y0[i]) % RING for i in range(n)]
         one = [(y.one[i] + y1[i]) % RING for i in range(n)] + [(x.one[i] + x1[i]) % RING for i in range(n)]
         self.exchange(packed(zero), packed(one))
-        my, mx = [(zero[i] + one[i]) % RING for i in range(n)], one[n:]
-        x0 = [-word % RING for word in x.zero]
-        return Value(
-            [(mx[i] * (my[i] - y0[i]) - x0[i] * my[i]) % RING for i in range(n)],
-            [-(mx[i] * y1[i] + x1[i] * my[i]) % RING for i in range(n)],
-            [(x0[i] + x1[i]) * (y0[i] + y1[i]) % RING for i in range(n)],
-        )
+        m = [(zero[i] + one[i]) % RING for i in range(n)]
+        return (one[n:], [-word % RING for word in x.zero], x1), (m, y0, y1)
 
     def settle(self, values: list[Value]) -> list[Value]:
         shares = self.deal(1, [(value.helper, 8, False) for value in values])

@@ -136,6 +136,8 @@ def operations() -> dict[str, Any]:
     cases: list[tuple[str, str, list[list[int]], int]] = [
         ("product", "product", [edges, words("factor", 9)], 0),
         ("product-of-sown", "product-of-sown", [edges, words("factor", 9)], 0),
+        ("double-product", "double-product", [edges, words("factor", 9)], 0),
+        ("double-product-of-sown", "double-product-of-sown", [edges, words("factor", 9)], 0),
         ("square-of-truncated", "square-of-truncated", [edges], 24),
         ("product-of-truncated-16", "product-of-truncated", [edges, edges[::-1]], 16),
         ("product-of-truncated-32", "product-of-truncated", [edges, edges[::-1]], 32),
@@ -146,6 +148,7 @@ def operations() -> dict[str, Any]:
         ("relu", "relu", [edges], 0),
         ("relu-drop", "relu", [edges], 16),
         ("relu-of-product", "relu-of-product", [halves, halves[::-1]], 16),
+        ("relu-of-double-product", "relu-of-double-product", [halves, halves[::-1]], 17),
         ("one-element", "relu", [[-5]], 0),
     ]
     tests: list[dict[str, Any]] = []
@@ -167,8 +170,8 @@ def operations() -> dict[str, Any]:
         "spec": "protocols/mpc/SPEC.md §5",
         "description": "One operation by all three parties from given keys and shares: all messages, and the result. "
         "Messages are listed per link, in order. 'parts' are the servers' shares of each operand; the operands' helper "
-        "parts are zero; of product-of-sown the helper knows server 0's part of the first. 'result' are the three "
-        "parts; 'signs' what a comparison or relu finds.",
+        "parts are zero; of products of sown values the helper knows server 0's part of the first. 'result' are the "
+        "three parts; 'signs' what a comparison or relu finds.",
         "groups": [group("operation", tests)],
     }
 
@@ -186,7 +189,11 @@ def operation_test(name: str, operation: str, operands: list[list[int]], places:
     if operation == "product":
         result = session.product(*values)
     elif operation == "product-of-sown":
-        result = session.product_of_sown(*values)
+        result = ref.product(*session.open_sown(*values))
+    elif operation == "double-product":
+        result = session.double(*values)
+    elif operation == "double-product-of-sown":
+        result = ref.double(*session.open_sown(*values))
     elif operation in {"square-of-truncated", "product-of-truncated"}:
         result = session.product_of_truncated(values, places)
     elif operation == "truncate":
@@ -199,7 +206,8 @@ def operation_test(name: str, operation: str, operands: list[list[int]], places:
     elif operation == "relu":
         result, signs = session.relu(values[0], places)
     else:
-        result, signs = session.relu(session.product(*values), places)
+        made = session.double(*values) if operation == "relu-of-double-product" else session.product(*values)
+        result, signs = session.relu(made, places)
     check(operation, operands, places, result)
     sent: dict[str, list[str]] = {}
     for sender, recipient, message in session.sent:
@@ -232,10 +240,12 @@ def check(operation: str, operands: list[list[int]], places: int, result: ref.Va
         others = ends if len(operands) == 1 else [[v >> places, (v >> places) + 1] for v in operands[1]]
         for g, a, b in zip(got, ends, others, strict=True):
             assert g % ref.RING in {u * v % ref.RING for u in a for v in b}, (operation, g, a, b)
-    elif operation in {"product", "product-of-sown"}:
-        assert [v % ref.RING for v in got] == [x * y % ref.RING for x, y in zip(*operands, strict=True)]
+    elif operation.removesuffix("-of-sown") in {"product", "double-product"}:
+        times = 2 if operation.startswith("double") else 1
+        assert [v % ref.RING for v in got] == [times * x * y % ref.RING for x, y in zip(*operands, strict=True)]
     elif got:
-        exact = operands[0] if len(operands) == 1 else [x * y for x, y in zip(*operands, strict=True)]
+        times = 2 if operation == "relu-of-double-product" else 1
+        exact = operands[0] if len(operands) == 1 else [times * x * y for x, y in zip(*operands, strict=True)]
         floor = [v >> places for v in exact]
         if operation != "truncate":
             floor = [max(v, 0) if e >= 0 else 0 for v, e in zip(floor, exact, strict=True)]
@@ -364,7 +374,7 @@ def session() -> dict[str, Any]:
         play.sent.append((inference_ref.CLIENT, party, "the command to give the result", data))
     for party, data in enumerate(play.answers(get, result)):
         play.sent.append((party, inference_ref.CLIENT, "its masked part of the result", data))
-    values = [ref.decode(word, 32) for word in result.value.total()]
+    values = [ref.decode(word, 33) for word in result.value.total()]
     hidden = [
         [
             max(sum(a * w for a, w in zip(row, column, strict=True)) + b, 0)

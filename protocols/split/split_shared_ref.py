@@ -15,6 +15,7 @@ from mpc_ref import RING, Session, Stream, Value, Words, encode, packed, stream_
 from split_ref import Refused
 
 PLACES = 16
+OF_PRODUCTS = 33
 Matrix = list[list[int]]
 Reals = list[list[float]]
 
@@ -56,20 +57,16 @@ class Form:
         return other
 
 
-def product(x: Form, y: Form) -> Value:
-    """SPEC mpc §5.1."""
+def double(x: Form, y: Form) -> Value:
+    """SPEC mpc §5.1: twice the product, one binary place more."""
 
-    def less(a: Matrix, b: Matrix) -> Matrix:
-        return [[(p - q) % RING for p, q in zip(r, s, strict=True)] for r, s in zip(a, b, strict=True)]
+    def less(a: Matrix, b: Matrix, times: int = 1) -> Matrix:
+        return [[(p - times * q) % RING for p, q in zip(r, s, strict=True)] for r, s in zip(a, b, strict=True)]
 
-    def both(a: Matrix, b: Matrix) -> Matrix:
-        return [[(p + q) % RING for p, q in zip(r, s, strict=True)] for r, s in zip(a, b, strict=True)]
-
-    zero = less(times(x.m, less(y.m, y.zero)), times(x.zero, y.m))
-    one = both(times(x.m, y.one), times(x.one, y.m))
-    return Value(
-        flat(zero), [-word % RING for word in flat(one)], flat(times(both(x.zero, x.one), both(y.zero, y.one)))
-    )
+    zero = times(less(x.m, x.zero, 2), less(y.m, y.zero, 2))
+    one = times(less(x.m, x.one, 2), less(y.m, y.one, 2))
+    helper = times(less(x.zero, x.one), less(y.zero, y.one))
+    return Value(flat(zero), flat(one), [-2 * word % RING for word in flat(helper)])
 
 
 def open_sown(session: Session, values: list[Value]) -> list[tuple[Words, Words, Words]]:
@@ -171,7 +168,7 @@ class Batch:
     # ---- SPEC split §8
 
     def run(self, w: Reals, b: list[float], a: Reals, dz: Reals, rate: float, examples: int) -> dict[str, Words]:
-        """Gives the ring elements of z (32 places), da (16) and the weights after the step (16)."""
+        """Gives the ring elements of z (33 places), da (16) and the weights after the step (16)."""
         features, outputs, batch = len(w), len(b), len(a)
         weight, bias = self.put("weight", 1, w), self.put("bias", 2, b)
         layers = [
@@ -184,19 +181,19 @@ class Batch:
         opened = open_sown(session, [x, weight])
         self.sent("forward", session)
         x_form, w_form = Form(opened[0], features), Form(opened[1], outputs)
-        z = product(x_form, w_form)
+        z = double(x_form, w_form)
         for part, words in ((z.zero, bias.zero), (z.one, bias.one)):
-            part[:] = plus(part, [word << PLACES for word in words] * batch)
-        result = {"outputs": self.get("outputs", 5, z, [batch, outputs], 2 * PLACES)}
+            part[:] = plus(part, [word << OF_PRODUCTS - PLACES for word in words] * batch)
+        result = {"outputs": self.get("outputs", 5, z, [batch, outputs], OF_PRODUCTS)}
         delta = self.put("gradient", 6, dz)
         session, _ = self.begin("backward", "backward", fresh=False, of=5, gradient=6, output=7)
         d_form = Form(open_sown(session, [delta])[0], outputs)
-        weights = product(x_form.turn(), d_form)
-        below = session.truncate(product(d_form, w_form.turn()), PLACES)
+        weights = double(x_form.turn(), d_form)
+        below = session.truncate(double(d_form, w_form.turn()), OF_PRODUCTS - PLACES)
         self.sent("backward", session)
         result["input_gradient"] = self.get("input gradient", 7, below, [batch, features], PLACES)
         sums = [
-            [sum(column) << PLACES for column in zip(*matrix(words, outputs), strict=True)]
+            [sum(column) << OF_PRODUCTS - PLACES for column in zip(*matrix(words, outputs), strict=True)]
             for words in (delta.zero, delta.one, [0] * len(delta.zero))
         ]
         joint = Value(sums[0] + weights.zero, sums[1] + weights.one, sums[2] + weights.helper)
@@ -211,7 +208,7 @@ class Batch:
         """Names in order: bias, weight. The factor has 12 significant bits; SPEC mpc §8."""
         fields = {"model": 3, "rate": rate, "momentum": 0.0, "divisor": float(examples)}
         session, _ = self.begin("step", "step", fresh=False, **fields)
-        value, places = session.truncate(gradients, 12), 2 * PLACES - 12
+        value, places = session.truncate(gradients, 12), OF_PRODUCTS - 12
         whole, shift = rounded(rate / examples)
         scale = whole << max(0, -shift)
         places += max(0, shift)

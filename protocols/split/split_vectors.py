@@ -416,7 +416,7 @@ def check_shared(given: dict[str, Any], found: dict[str, list[int]]) -> None:
         for o in range(len(b))
     ]
     for key, exact, places, near in (
-        ("outputs", z, 32, 2e-2),  # weights off the grid, times 64
+        ("outputs", z, 33, 2e-2),  # weights off the grid, times 64
         ("input_gradient", da, 16, 1e-3),
         ("bias", new_b, 16, 2e-2),  # a factor of 12 bits
         ("weight", new_w, 16, 2e-1),
@@ -458,7 +458,7 @@ def shared() -> dict[str, Any]:
             "One batch of the mode shared through z = a W + b. Secrets of pairs, session and keys of what is put are "
             "expanded from the test's id as split_vectors.py writes. expected.messages: for every link, SHA-256 of "
             "each message in order; 3 is the client, whose messages are the command's text and its bytes, and answers "
-            "are given without their status. Results are ring elements: outputs with 32 binary places, all others with "
+            "are given without their status. Results are ring elements: outputs with 33 binary places, all others with "
             "16. With error: the command that input.fault names is refused by every party."
         ),
         "groups": [{"operation": "shared", "params": {}, "tests": tests}],

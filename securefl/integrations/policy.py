@@ -115,16 +115,18 @@ class Policy:
             )
         if invitation.clients < self.minimum_clients:
             raise TooFewClientsError(
-                f"{invitation.clients} clients are invited; this client takes part with at least {self.minimum_clients}"
+                f"{invitation.clients} clients are invited; this client takes part with at least "
+                f"{self.minimum_clients} (minimum_clients of its policy)"
             )
         if invitation.threshold < self.minimum_threshold or 2 * invitation.threshold <= invitation.clients:
             raise TooFewClientsError(
                 f"a threshold of {invitation.threshold} of {invitation.clients} clients; this client asks for a "
-                f"majority and at least {self.minimum_threshold}"
+                f"majority and at least {self.minimum_threshold} (minimum_threshold of its policy)"
             )
         if self.minimum_survivors > invitation.clients:
             raise TooFewClientsError(
-                f"{invitation.clients} clients are invited; this client asks for {self.minimum_survivors} in the sum"
+                f"{invitation.clients} clients are invited; this client asks for {self.minimum_survivors} in the sum "
+                "(minimum_survivors of its policy)"
             )
         if invitation.noise is not None and invitation.noise.minimum_survivors > invitation.threshold:
             raise ConfigurationError(
@@ -134,13 +136,14 @@ class Policy:
         if needs_helper(invitation.protect, invitation.key_model) and invitation.threshold < self.minimum_survivors:
             raise TooFewClientsError(  # clients are not told who survives: the helper keeps to the threshold
                 f"a sum under {invitation.protect} may be opened over {invitation.threshold} clients; this client asks "
-                f"for {self.minimum_survivors}"
+                f"for {self.minimum_survivors} (minimum_survivors of its policy)"
             )
         self._check_names(invitation, peers)
         noise = invitation.noise.noise_multiplier if invitation.noise is not None else 0.0
         if noise < self.minimum_noise:
             raise ConfigurationError(
-                f"a noise multiplier of {noise:g} is proposed; this client asks for {self.minimum_noise:g}"
+                f"a noise multiplier of {noise:g} is proposed; this client asks for {self.minimum_noise:g} "
+                "(minimum_noise of its policy)"
             )
 
     def _check_names(self, invitation: Invitation, peers: Peers | None) -> None:

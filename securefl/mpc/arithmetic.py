@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _OFFSET = np.uint64(1 << HEADROOM_BITS)
+_MINUS_TWO = np.uint64(2**64 - 2)
 
 
 def share(party: Party, owner: int, shape: tuple[int, ...], values: ArrayLike | None = None) -> Shared:
@@ -76,7 +77,7 @@ def open_masked(*tensors: Shared) -> None:
     party = closed[0].party
     total = sum(tensor.size for tensor in closed)
     plain = sum(tensor.size for tensor in closed if tensor.sown is None)
-    mask = party.mask((plain,))
+    mask, apart = party.masks(plain)
     if plain < total:
         mask = np.concatenate((mask, party.mask_of_server_1(total - plain)))
     opened: Words | None = None
@@ -90,7 +91,7 @@ def open_masked(*tensors: Shared) -> None:
         opened[:plain] += shorter
     for tensor, piece in _pieces(closed):
         m = None if opened is None else opened[piece].reshape(tensor.shape)
-        tensor.opened = Masked(m, _mask_of(tensor, mask[piece]))
+        tensor.opened = _form(tensor, m, mask[piece], apart[piece])
 
 
 def _pieces(tensors: Sequence[Shared]) -> Iterator[tuple[Shared, slice]]:
@@ -101,39 +102,40 @@ def _pieces(tensors: Sequence[Shared]) -> Iterator[tuple[Shared, slice]]:
         at += tensor.size
 
 
-def _mask_of(tensor: Shared, drawn: Words) -> Words:
-    """A server's share of λ, at the helper λ. ``drawn``: empty for a sown tensor at server 0."""
+def _form(tensor: Shared, m: Words | None, drawn: Words, apart: Words) -> Masked:
+    """The opened form: ``drawn`` and ``apart`` as of :meth:`Party.masks`.
+
+    Of a sown tensor λ₀ is the negative of server 0's part and λ₁ drawn; ``drawn`` is then empty at server 0.
+    """
     if tensor.sown is not None and tensor.party.me == 0:
-        return np.negative(tensor.words)
+        return Masked(m, np.negative(tensor.words))
     mask = drawn.reshape(tensor.shape)
-    return mask if tensor.sown is None or tensor.sown.part is None else mask - tensor.sown.part
+    if not tensor.party.is_helper:
+        return Masked(m, mask)
+    if tensor.sown is None or tensor.sown.part is None:
+        return Masked(m, mask, apart.reshape(tensor.shape))
+    return Masked(m, mask - tensor.sown.part, np.negative(mask + tensor.sown.part))
 
 
-def _form(tensor: Shared) -> Masked:
+def _factor(tensor: Shared) -> Words:
     if tensor.opened is None:
         raise InvalidInputError("the tensor has no opened form yet")
-    return tensor.opened
+    return tensor.opened.factor
 
 
 def bilinear(x: Shared, y: Shared, product: Callable[[Words, Words], Words]) -> Shared:
-    """``product(x, y)`` for any bilinear map of ring tensors: products of all kinds are this one.
+    """*Twice* ``product(x, y)`` for any bilinear map of ring tensors, with one binary place more: the same value.
 
-    x·y = (m_x − λ_x)(m_y − λ_y); the servers hold shares of the λ, the helper computes λ_x·λ_y and keeps it as its
-    part. Fractions add up; nothing is truncated. No message beyond the openings. [ASTRA, Π_Mult; facts of SPEC §5.1]
+    2xy = (m_x − 2λ_x0)(m_y − 2λ_y0) + (m_x − 2λ_x1)(m_y − 2λ_y1) − 2(λ_x0 − λ_x1)(λ_y0 − λ_y1): one product at each
+    server and one at the helper, who keeps it as its part. xy itself takes five in all: 2 has no inverse here, and
+    without it no three products make it. Fractions add up, and one; nothing is truncated. No message beyond the
+    openings. SPEC §5.1.
     """
     open_masked(x, y)
-    a, b = _form(x), _form(y)
-    party = x.party
-    if party.me == 0:
-        part = np.asarray(product(a.public, b.rest))
-        part -= product(a.mask, b.public)
-    elif party.me == 1:
-        part = np.asarray(product(a.public, b.mask))
-        part += product(a.mask, b.public)
-        np.negative(part, out=part)
-    else:
-        part = np.asarray(product(a.mask, b.mask))
-    return Shared(party, part.shape, x.fraction + y.fraction, part, unsettled=True)
+    part = np.asarray(product(_factor(x), _factor(y)))
+    if x.party.is_helper:
+        part *= _MINUS_TWO
+    return Shared(x.party, part.shape, x.fraction + y.fraction + 1, part, unsettled=True)
 
 
 def open_value(x: Shared, offset: np.uint64) -> Words:

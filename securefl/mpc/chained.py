@@ -1,4 +1,7 @@
-"""Products, element by element, of what comes out of truncations: without opening it again. SPEC mpc §5.1.
+"""Products, element by element: what comes out of truncations is not opened again. SPEC mpc §5.1.
+
+x·y = (m_x − λ_x)(m_y − λ_y); the servers hold shares of the λ, the helper computes λ_x·λ_y and keeps it as its part.
+[ASTRA, Π_Mult]
 
 A truncation has opened c = x + 2^62 + r, and y = C − R + k·ρ with C and k functions of c, which the servers know, and
 R = r >> f and ρ = r_63, which the helper knows (§5.2). So C is an opened form of y under the mask λ = R − k·ρ; that the
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from securefl.mpc.arithmetic import bilinear, open_masked, place_type, settle
+from securefl.mpc.arithmetic import open_masked, place_type, settle
 from securefl.mpc.fixed import HEADROOM_BITS
 from securefl.mpc.gemm import Words
 from securefl.mpc.party import Array, Piece
@@ -79,10 +82,8 @@ def multiply(x: Shared, y: Shared) -> Shared:
     """Element by element; shapes broadcast. Not truncated.
 
     A factor that comes out of a truncation of at most 32 places costs no round, but what settles it, and 2 or 4 bytes
-    an element of the product. Others are opened as ever.
+    an element of the product. Others are opened, once.
     """
-    if _usable(x) is None and _usable(y) is None:
-        return bilinear(x, y, np.multiply)
     tensors = (x,) if x is y else (x, y)
     settle(*tensors)
     open_masked(*(tensor for tensor in tensors if _usable(tensor) is None))
@@ -90,24 +91,25 @@ def multiply(x: Shared, y: Shared) -> Shared:
     a = _factor(x)
     b = a if x is y else _factor(y)
     # Of a square the two corrections are one, twice.
-    wraps = [(a, b)] if x is y else [pair for pair in ((a, b), (b, a)) if pair[0].wrap is not None]
+    wraps = [pair for pair in (((a, b),) if x is y else ((a, b), (b, a))) if pair[0].wrap is not None]
     pieces = [Piece(shape, place_type(factor.places)) for factor, _ in wraps]
     if party.is_helper:
         values = [
             np.asarray(factor.wrap * other.mask.astype(piece.dtype))
             for (factor, other), piece in zip(wraps, pieces, strict=True)
         ]
-        party.deal(1, pieces, values)
-        part = np.asarray(a.mask * b.mask)
+        if wraps:
+            party.deal(1, pieces, values)
+        part = np.asarray(np.multiply(a.mask, b.mask))
         return Shared(party, shape, x.fraction + y.fraction, part, unsettled=True)
     if party.me == 0:
-        part = np.asarray(a.opened * (b.opened - b.mask))
-        part -= a.mask * b.opened
+        part = np.asarray(np.multiply(a.opened, b.opened - b.mask))
+        part -= np.multiply(a.mask, b.opened)
     else:
-        part = np.asarray(a.opened * b.mask)
-        part += a.mask * b.opened
+        part = np.asarray(np.multiply(a.opened, b.mask))
+        part += np.multiply(a.mask, b.opened)
         np.negative(part, out=part)
-    for (factor, _), dealt in zip(wraps, party.deal(1, pieces), strict=True):
+    for (factor, _), dealt in zip(wraps, party.deal(1, pieces) if wraps else (), strict=True):
         if factor.wrap is None:
             raise AssertionError("chosen above")
         part -= (factor.wrap << np.uint64(1) if x is y else factor.wrap) * dealt

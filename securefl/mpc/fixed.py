@@ -1,7 +1,8 @@
 """Fixed point in Z_2^64: real numbers as integers of ``fraction`` binary places, negatives in two's complement.
 
-SPEC mpc §3. Products have the sum of the two fractions until they are truncated, and every value, truncated or not,
-must stay below 2^62 in size (:data:`HEADROOM_BITS`): then truncation and comparison never fail.
+SPEC mpc §3. Products have the sum of the two fractions (matrix products one place more) until they are truncated, and
+every value, truncated or not, must stay below 2^62 in size (:data:`HEADROOM_BITS`): then truncation and comparison
+never fail.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from securefl.errors import InvalidInputError
 from securefl.mpc.gemm import Words
 
-__all__ = ["FRACTION", "HEADROOM_BITS", "decode", "encode"]
+__all__ = ["FRACTION", "HEADROOM_BITS", "PRODUCT_FRACTION", "decode", "encode"]
 
 #: Binary places of values unless said otherwise.
 FRACTION: Final = 16
+#: Of matrix products of such values: their double is what engines compute.
+PRODUCT_FRACTION: Final = 2 * FRACTION + 1
 #: |z| < 2^62 for every value of a computation, in units of its last binary place.
 HEADROOM_BITS: Final = 62
 

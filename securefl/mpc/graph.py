@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from securefl.errors import ConfigurationError, DecodeError
 from securefl.mpc.convolution import Window
-from securefl.mpc.fixed import FRACTION, HEADROOM_BITS
+from securefl.mpc.fixed import FRACTION, HEADROOM_BITS, PRODUCT_FRACTION
 
 __all__ = ["KINDS", "Graph", "Layer", "check_headroom"]
 
@@ -134,7 +134,7 @@ def check_headroom(graph: Graph, input_range: float) -> tuple[float, ...]:
         if layer.kind == "input":
             bound = input_range
         elif layer.kind in _WEIGHTED:
-            bound, places = 2.0**layer.gain * before[0] + 2.0**layer.offset, 2 * FRACTION
+            bound, places = 2.0**layer.gain * before[0] + 2.0**layer.offset, PRODUCT_FRACTION
         elif layer.kind == "add":
             bound = sum(before)
         elif layer.kind in {"softmax", "sigmoid"}:

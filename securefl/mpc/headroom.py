@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError
-from securefl.mpc.fixed import FRACTION, HEADROOM_BITS
+from securefl.mpc.fixed import HEADROOM_BITS, PRODUCT_FRACTION
 from securefl.mpc.graph import Graph, Layer, check_headroom
 
 __all__ = ["check_training"]
 
 #: Products have twice the places, and comparisons subtract two values.
-_LARGEST = 2.0 ** (HEADROOM_BITS - 1 - 2 * FRACTION)
+_LARGEST = 2.0 ** (HEADROOM_BITS - 1 - PRODUCT_FRACTION)
 #: What is left of the largest δ behind a layer: s(1 − s) is at most 1/4 whatever the error of s; of softmax it is
 #: 2s(1 − s) and at most a hundred errors below 1e-4.
 _SHRINKING: Final = {"sigmoid": 0.25, "softmax": 0.51}

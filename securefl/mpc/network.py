@@ -88,7 +88,7 @@ class Network:
 
     @property
     def gradients(self) -> Mapping[str, Shared]:
-        """What :meth:`backward` has added up since the last step, by parameter, 32 binary places."""
+        """What :meth:`backward` has added up since the last step, by parameter."""
         return self._gradients
 
     def tensors(self) -> list[Shared]:
@@ -106,7 +106,7 @@ class Network:
         return other
 
     def forward(self, x: Shared) -> Shared:
-        """The output. Where it is a product it is left untruncated, with twice the binary places."""
+        """The output. Where it is a product it is left untruncated, with the binary places of a product."""
         return self._run(x)[0][-1]
 
     def _run(self, x: Shared) -> tuple[list[Shared], dict[int, tuple[Bits, ...]]]:
@@ -216,7 +216,7 @@ class Network:
         return below
 
     def _backward(self, kept: Pass, delta: Shared, *, to_input: bool) -> Shared | None:
-        """Adds to the gradients by parameter, 32 binary places; gives δ of the input where it is asked for."""
+        """Adds to the gradients by parameter, as products give them; gives δ of the input where it is asked for."""
         shapes = kept.shapes
         deltas: dict[int, Shared] = {len(shapes) - 1: delta}
 
@@ -255,9 +255,10 @@ class Network:
         if layer.kind == "conv2d":
             delta = delta.transpose(0, 2, 3, 1).reshape(-1, weight.shape[1])
             rows = unfold(x, _window(layer))
-        self._accumulate(layer.parameters[0], matmul(rows.T, delta))
+        gradient = matmul(rows.T, delta)
+        self._accumulate(layer.parameters[0], gradient)
         if len(layer.parameters) == 2:
-            self._accumulate(layer.parameters[1], delta.sum(axis=0).widen(FRACTION))
+            self._accumulate(layer.parameters[1], delta.sum(axis=0).widen(gradient.fraction - delta.fraction))
         if not needed:
             return None
         below = matmul(delta, weight.T)

@@ -59,6 +59,7 @@ class Engine(Protocol):
     def settle(self, *tensors: Shared) -> None: ...
     def prepare(self, *tensors: Shared) -> None: ...
     def bilinear(self, x: Shared, y: Shared, product: Callable[[Words, Words], Words]) -> Shared: ...
+    def multiply(self, x: Shared, y: Shared) -> Shared: ...
     def truncate(self, x: Shared, places: int) -> Shared: ...
     def negative(self, x: Shared) -> Bits: ...
     def relu_and_sign(self, x: Shared, drop: int) -> tuple[Shared, Bits]: ...
@@ -103,7 +104,11 @@ def prepare(*tensors: Shared) -> None:
 
 
 def bilinear(x: Shared, y: Shared, product: Callable[[Words, Words], Words]) -> Shared:
-    """``product(x, y)`` for any bilinear map of ring tensors. Fractions add up; nothing is truncated."""
+    """``product(x, y)`` for any bilinear map of ring tensors, untruncated: x.fraction + y.fraction + 1 binary places.
+
+    The integers are *twice* those of the product, whose double every engine makes of three products instead of five.
+    So |product| must stay below 2^61 in units of its own last place.
+    """
     return _of(x.party).bilinear(x, y, product)
 
 
@@ -158,8 +163,8 @@ def randomized_part(x: Shared) -> Words | None:
 
 
 def mul(x: Shared, y: Shared) -> Shared:
-    """Element by element; shapes broadcast. Not truncated."""
-    return bilinear(x, y, np.multiply)
+    """Element by element; shapes broadcast. Not truncated: fractions add up."""
+    return _of(x.party).multiply(x, y)
 
 
 def square(x: Shared) -> Shared:
@@ -168,7 +173,7 @@ def square(x: Shared) -> Shared:
 
 
 def matmul(x: Shared, y: Shared) -> Shared:
-    """[m, k] times [k, n]. Not truncated: |sum of products| must stay below 2^62 in units of the last place."""
+    """[m, k] times [k, n]. Not truncated: x.fraction + y.fraction + 1 binary places, as of :func:`bilinear`."""
     if len(x.shape) != 2 or len(y.shape) != 2 or x.shape[1] != y.shape[0]:
         raise InvalidInputError(f"cannot multiply matrices of shapes {list(x.shape)} and {list(y.shape)}")
     return bilinear(x, y, gemm)

@@ -159,6 +159,18 @@ class Party:
             return mask
         return self._stream(HELPER).draw(shape)
 
+    def masks(self, size: int) -> tuple[Words, Words]:
+        """:meth:`mask` of shape [size], and at the helper the difference of the servers' shares, 0's less 1's.
+
+        At a server the second is empty.
+        """
+        if not self.is_helper:
+            return self.mask((size,)), np.empty(0, np.uint64)
+        first, second = self._stream(0).draw((size,)), self._stream(1).draw((size,))
+        mask = first + second
+        first -= second
+        return mask, first
+
     def mask_of_server_1(self, size: int) -> Words:
         """A fresh mask that server 1 alone draws, uint64[size]: the same there and at the helper; empty at server 0."""
         if self.me == 0:

@@ -32,18 +32,22 @@ View = Callable[[NDArray[Any]], NDArray[Any]]
 
 @dataclass(slots=True, eq=False)
 class Masked:
-    """``m = value + λ``. ``m``: at the servers only. ``mask``: a server's share of λ; at the helper λ itself."""
+    """``m = value + λ``. ``m``: at the servers only. ``mask``: a server's share of λ; at the helper λ itself.
+
+    ``factor``: what a party multiplies with. At a server m less twice its share of λ, made when it is first used and
+    kept; at the helper the difference of the two shares, λ₀ − λ₁, given from the beginning. SPEC mpc §5.1.
+    """
 
     m: Words | None
     mask: Words
-    _rest: Words | None = None
+    _factor: Words | None = None
 
     @property
-    def rest(self) -> Words:
-        """``m − mask``, kept for tensors that are used often."""
-        if self._rest is None:
-            self._rest = self.public - self.mask
-        return self._rest
+    def factor(self) -> Words:
+        if self._factor is None:
+            self._factor = self.public - self.mask
+            self._factor -= self.mask
+        return self._factor
 
     @property
     def public(self) -> Words:
@@ -52,9 +56,8 @@ class Masked:
         return self.m
 
     def view(self, view: View) -> Masked:
-        return Masked(
-            None if self.m is None else view(self.m), view(self.mask), None if self._rest is None else view(self._rest)
-        )
+        m = None if self.m is None else view(self.m)
+        return Masked(m, view(self.mask), None if self._factor is None else view(self._factor))
 
     def __repr__(self) -> str:
         return "<Masked>"
@@ -112,7 +115,7 @@ class Shared:
     indexing, ``reshape``, ``T``, ``sum``. Shapes broadcast as in numpy. Products: :mod:`securefl.mpc.arithmetic`.
     """
 
-    __slots__ = ("_held", "cut", "fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
+    __slots__ = ("_factor", "cut", "fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
     __array_ufunc__ = None  # numpy must not take a Shared for an object scalar
 
     def __init__(
@@ -140,7 +143,7 @@ class Shared:
         self.opened = opened
         self.sown = sown
         self.cut = cut
-        self._held: Words | None = None
+        self._factor: Words | None = None
         self.unsettled = second is None if party.replicated else unsettled
 
     @property
@@ -154,14 +157,11 @@ class Shared:
             raise InvalidInputError("this party holds no part of the tensor")
         return self.part
 
-    @property
-    def held(self) -> Words:
-        """Part and second added up, kept for tensors that are used often. Replicated tensors only."""
-        if self._held is None:
-            if self.second is None:
-                raise InvalidInputError("the tensor is not replicated")
-            self._held = self.words + self.second
-        return self._held
+    def kept_factor(self, make: Callable[[], Words]) -> Words:
+        """What the engine "replicated" multiplies with, made when it is first used."""
+        if self._factor is None:
+            self._factor = make()
+        return self._factor
 
     def linear(self, change: View, shape: Sequence[int]) -> Shared:
         """A linear map to ``shape``, the same for every part. An opened form is not kept."""
@@ -314,7 +314,11 @@ def concatenate(tensors: Sequence[Shared], axis: int = 0) -> Shared:
     if all(form is not None for form in forms):
         kept = [form for form in forms if form is not None]
         publics = [form.m for form in kept if form.m is not None]
-        opened = Masked(join(publics) if len(publics) == len(kept) else None, join([form.mask for form in kept]))
+        opened = Masked(
+            join(publics) if len(publics) == len(kept) else None,
+            join([form.mask for form in kept]),
+            join([form.factor for form in kept]) if first.party.is_helper else None,
+        )
     seconds = [tensor.second for tensor in tensors if tensor.second is not None]
     second = join(seconds) if len(seconds) == len(tensors) else None
     unsettled = any(tensor.unsettled for tensor in tensors)

@@ -14,14 +14,14 @@ from securefl.mpc.channel import HELPER, PARTIES, memory_channels
 from securefl.mpc.fixed import decode, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import Graph
-from securefl.mpc.operations import mul, negative, relu_and_sign, reveal_bits, truncate
+from securefl.mpc.operations import bilinear, mul, negative, relu_and_sign, reveal_bits, truncate
 from securefl.mpc.party import Party
 from securefl.mpc.service import decode_command
 from securefl.mpc.shared import Shared, Sown
 from securefl.primitives.prg import Keystream
 from securefl.wire import Buffer
 
-__all__ = ["CHECKS", "Links", "at_all_parties", "check_batches", "check_stream", "words_of"]
+__all__ = ["CHECKS", "Links", "at_all_parties", "check_batches", "check_stream", "product_of", "words_of"]
 
 T = TypeVar("T")
 
@@ -102,10 +102,8 @@ def at_all_parties(work: Callable[[int], T]) -> list[T]:
 
 
 def _run(party: Party, operation: str, places: int, operands: list[Shared]) -> tuple[Shared | None, list[int] | None]:
-    if operation == "product":
-        return mul(operands[0], operands[1]), None
-    if operation == "product-of-sown":
-        return mul(operands[0], operands[1]), None
+    if operation.removesuffix("-of-sown") in {"product", "double-product"}:
+        return product_of(operation, operands), None
     if operation in {"square-of-truncated", "product-of-truncated"}:
         cut = [truncate(operand, places) for operand in operands]
         return mul(cut[0], cut[-1]), None
@@ -113,9 +111,14 @@ def _run(party: Party, operation: str, places: int, operands: list[Shared]) -> t
         return truncate(operands[0], places), None
     if operation == "negative":
         return None, _revealed(reveal_bits(negative(operands[0])))
-    x = mul(operands[0], operands[1]) if operation == "relu-of-product" else operands[0]
+    x = product_of(operation.removeprefix("relu-of-"), operands) if len(operands) == 2 else operands[0]
     result, _bits = relu_and_sign(x, places)
     return result, None
+
+
+def product_of(operation: str, operands: list[Shared]) -> Shared:
+    x, y = operands
+    return bilinear(x, y, np.multiply) if operation.startswith("double") else mul(x, y)
 
 
 def _revealed(bits: Any) -> list[int] | None:
@@ -134,7 +137,7 @@ def _operation(case: Case) -> None:
         for parts in given["parts"]:
             part = None if me == HELPER else words_of(parts[me])
             operands.append(Shared(party, (len(parts[0]),), 62, part))
-        if given["operation"] == "product-of-sown":
+        if given["operation"].endswith("-of-sown"):
             operands[0].sown = Sown(words_of(given["parts"][0][0]) if me == HELPER else None)
         try:
             return _run(party, given["operation"], given["places"], operands)

@@ -15,7 +15,7 @@ from securefl.audit.checks.mpc import Links
 from securefl.cluster.control import CLIENT, serve
 from securefl.errors import LostPartyError
 from securefl.mpc.channel import PARTIES, memory_channels
-from securefl.mpc.fixed import decode
+from securefl.mpc.fixed import PRODUCT_FRACTION, decode
 from securefl.mpc.party import join
 from securefl.mpc.service import Service
 from securefl.primitives.kem import PublicKey
@@ -69,7 +69,7 @@ def _inference(case: Case) -> None:
     expect("links that carry anything", sorted(links.sent), sorted(case.expected["messages"]))
     size = 8 * len(case.expected["values"])
     total = sum((np.frombuffer(message[-size:], "<u8") for message in answers), np.zeros(1, np.uint64))
-    expect("the result", [value.hex() for value in decode(total, 32).tolist()], case.expected["values"])
+    expect("the result", [value.hex() for value in decode(total, PRODUCT_FRACTION).tolist()], case.expected["values"])
 
 
 CHECKS: Final[Mapping[str, Check]] = {**OPERATIONS, "inference": _inference}

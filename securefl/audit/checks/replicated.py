@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from securefl.audit.checks import Case, Check, expect, refused
-from securefl.audit.checks.mpc import Links, at_all_parties, check_batches, check_stream, words_of
+from securefl.audit.checks.mpc import Links, at_all_parties, check_batches, check_stream, product_of, words_of
 from securefl.mpc.bits import Bits
 from securefl.mpc.channel import PARTIES
 from securefl.mpc.operations import mul, negative, relu_and_sign, select, settle, truncate
@@ -23,8 +23,8 @@ def _run(operation: str, places: int, operands: list[Shared]) -> tuple[Shared | 
     x = operands[0]
     bits: Bits | None = None
     result: Shared | None = None
-    if operation == "product":
-        result = mul(x, operands[1])
+    if operation in {"product", "double-product"}:
+        result = product_of(operation, operands)
         settle(result)
     elif operation == "truncate":
         result = truncate(x, places)
@@ -36,7 +36,8 @@ def _run(operation: str, places: int, operands: list[Shared]) -> tuple[Shared | 
         bits = negative(x)
         result = select(bits, operands[1])
     else:
-        result, bits = relu_and_sign(x if operation == "relu" else mul(x, operands[1]), places)
+        x = x if operation == "relu" else product_of(operation.removeprefix("relu-of-"), operands)
+        result, bits = relu_and_sign(x, places)
     return result, bits
 
 

@@ -9,7 +9,16 @@ Semi-honest, honest majority: whoever sees one party learns nothing, any two par
 What is exported here are the operations of :class:`securefl.mpc.operations.Engine`.
 """
 
-from securefl.mpc.replicated.arithmetic import bilinear, prepare, randomized_part, reveal, settle, share, truncate
+from securefl.mpc.replicated.arithmetic import (
+    bilinear,
+    multiply,
+    prepare,
+    randomized_part,
+    reveal,
+    settle,
+    share,
+    truncate,
+)
 from securefl.mpc.replicated.bits import reveal_bits
 from securefl.mpc.replicated.compare import negative, number, relu_and_sign, select
 from securefl.mpc.replicated.party import ReplicatedParty
@@ -17,6 +26,7 @@ from securefl.mpc.replicated.party import ReplicatedParty
 __all__ = [
     "ReplicatedParty",
     "bilinear",
+    "multiply",
     "negative",
     "number",
     "prepare",

@@ -7,6 +7,7 @@ its mask, f the places dropped.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +25,7 @@ __all__ = [
     "OFFSET",
     "bilinear",
     "join_tensor",
+    "multiply",
     "open_to_two",
     "prepare",
     "randomized_part",
@@ -36,6 +38,13 @@ __all__ = [
 ]
 
 OFFSET = np.uint64(1 << HEADROOM_BITS)
+_MINUS_TWO = np.uint64(2**64 - 2)
+#: By party, of its part and second.
+_FACTORS: Final[tuple[Callable[[Words, Words], Words], ...]] = (
+    lambda part, second: part + second + second,
+    lambda part, second: part - second,
+    lambda part, second: part + part + second,
+)
 
 
 def share(party: Party, owner: int, shape: tuple[int, ...], values: ArrayLike | None = None) -> Shared:
@@ -85,21 +94,39 @@ def second_of(tensor: Shared) -> Words:
 
 
 def bilinear(x: Shared, y: Shared, product: Callable[[Words, Words], Words]) -> Shared:
-    """``product(x, y)`` for any bilinear map of ring tensors: loose, without a message beyond settling x and y.
+    """*Twice* ``product(x, y)`` for any bilinear map of ring tensors, with one binary place more: the same value.
+
+    2xy = (x_0 + 2x_1)(y_0 + 2y_1) − 2(x_1 − x_2)(y_1 − y_2) + (x_0 + 2x_2)(y_0 + 2y_2), one product at each party.
+    Loose, without a message beyond settling x and y.
+    """
+    settle(x, y)
+    part = np.asarray(product(_factor(x), _factor(y)))
+    if x.party.me == 1:
+        part *= _MINUS_TWO
+    return Shared(x.party, part.shape, x.fraction + y.fraction + 1, part, unsettled=True)
+
+
+def _factor(x: Shared) -> Words:
+    """What this party multiplies with, kept for tensors that are used often."""
+    return x.kept_factor(lambda: _FACTORS[x.party.me](x.words, second_of(x)))
+
+
+def multiply(x: Shared, y: Shared) -> Shared:
+    """Element by element; shapes broadcast. Loose, without a message beyond settling x and y. Not truncated.
 
     The nine products of components are split so that every party has what it needs and does at most two of them:
     party 0 x_1(y_0 + y_1) + x_0 y_1, party 1 x_1 y_2 + x_2 y_1, party 2 (x_2 + x_0)(y_2 + y_0).
     """
     settle(x, y)
-    me = x.party.me
-    if me == HELPER:
-        part = np.asarray(product(x.held, y.held))
-    elif me == 0:
-        part = np.asarray(product(second_of(x), y.held))
-        part += product(x.words, second_of(y))
+    a, b, c, d = x.words, second_of(x), y.words, second_of(y)
+    if x.party.me == HELPER:
+        part = np.asarray(np.multiply(a + b, c + d))
+    elif x.party.me == 0:
+        part = np.asarray(np.multiply(b, c + d))
+        part += np.multiply(a, d)
     else:
-        part = np.asarray(product(x.words, second_of(y)))
-        part += product(second_of(x), y.words)
+        part = np.asarray(np.multiply(a, d))
+        part += np.multiply(b, c)
     return Shared(x.party, part.shape, x.fraction + y.fraction, part, unsettled=True)
 
 

@@ -28,7 +28,7 @@ def count_correct(logits: Shared, labels: Shared, noise: int = 0) -> int | None:
         raise InvalidInputError("logits and one-hot labels are matrices [n, classes]; labels are integers")
     at_label = bilinear(logits, labels, _row_products)
     best = maximum_along(logits, 1)
-    right = number(~negative(at_label - best))
+    right = number(~negative(at_label - best.widen(at_label.fraction - best.fraction)))
     total = right.sum().reshape(1)
     if not logits.party.is_helper:  # whatever the noise is: what is sent must not depend on it
         total = Shared(total.party, total.shape, 0, total.words + np.array(noise, dtype=np.int64).view(np.uint64))

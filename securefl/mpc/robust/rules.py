@@ -22,7 +22,7 @@ Integers = NDArray[np.int64]
 
 def _opened(x: Shared) -> Integers | None:
     words = reveal(x)
-    return None if words is None else np.ascontiguousarray(words).view(np.int64)
+    return None if words is None else np.ascontiguousarray(words).view(np.int64) >> x.fraction
 
 
 def accepted_sum(x: Shared, accepted: NDArray[np.bool_] | None) -> Integers | None:
@@ -77,7 +77,7 @@ def multi_krum(x: Shared, faulty: int, chosen: int, largest: int) -> Integers | 
             f"multi-Krum needs 2·faulty + 2 < clients and 1 to clients − faulty chosen, got {faulty} faulty and "
             f"{chosen} chosen of {n} clients"
         )
-    if 4 * x.shape[1] * largest**2 >= 1 << HEADROOM_BITS:
+    if 8 * x.shape[1] * largest**2 >= 1 << HEADROOM_BITS:
         raise ConfigurationError(
             f"distances of {x.shape[1]} integers up to {largest} leave the {HEADROOM_BITS} bits of the headroom: use "
             "fewer value bits"
@@ -85,8 +85,8 @@ def multi_krum(x: Shared, faulty: int, chosen: int, largest: int) -> Integers | 
     gram = bilinear(x, x, _gram)
     norms = gram[np.arange(n), np.arange(n)]
     distances = norms.reshape(n, 1) + norms.reshape(1, n) - gram * 2
-    # Scores are sums of n distances, and are multiplied by n to break ties.
-    needed = (4 * x.shape[1] * largest**2 * nearest * n).bit_length()
+    # Products are doubled; scores are sums of n distances, and are multiplied by n to break ties.
+    needed = (8 * x.shape[1] * largest**2 * nearest * n).bit_length()
     if needed >= HEADROOM_BITS:
         distances = truncate(distances, needed - HEADROOM_BITS + 1)
     others = np.array([[j for j in range(n) if j != i] for i in range(n)]).T  # [n − 1, n]

@@ -62,13 +62,13 @@ def _row_products(a: Words, b: Words) -> Words:
 
 
 def squared_norms(x: Shared) -> Shared:
-    """[n]: Σ x² of each row, modulo 2^64: the norm only where the row is in range."""
+    """[n]: Σ x² of each row, modulo 2^63, with one binary place: the norm only where the row is in range."""
     return bilinear(x, x, _row_products)
 
 
 def norm_within(x: Shared, bound_squared: int) -> Bits:
     """[n]: whether Σ x² <= bound_squared, for rows that are in range."""
-    return ~negative((-squared_norms(x)).add_words(np.array(bound_squared, dtype=np.uint64)))
+    return ~negative((-squared_norms(x)).add_words(np.array(2 * bound_squared, dtype=np.uint64)))
 
 
 def vet(x: Shared, largest: int, bound_squared: int | None = None) -> NDArray[np.bool_] | None:

@@ -12,6 +12,7 @@ from securefl.mpc.fixed import FRACTION, decode, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.handover import expand
 from securefl.mpc.operations import (
+    bilinear,
     matmul,
     mul,
     prepare,
@@ -71,6 +72,29 @@ def test_products_of_any_ring_elements_are_exact(shape, seed: int) -> None:
     np.testing.assert_array_equal(both(program), expected)
 
 
+@pytest.mark.parametrize("sown", ["neither", "left", "both"])
+def test_a_bilinear_map_is_done_once_at_each_party_and_gives_its_double(sown: str) -> None:
+    """Factors that do not commute are not exchanged; of an opened form every piece and view gives the same factor."""
+    x, y = random_words((6, 5)), random_words((6, 5), 1)
+    done: list[int] = []
+
+    def program(party: Party):
+        def product(a, b):
+            done.append(party.me)
+            return a.T @ b
+
+        a = words(party, x, 16) if sown == "neither" else _sown(party, x, b"a" * 16)
+        b = _sown(party, y, b"b" * 16) if sown == "both" else words(party, y, 8)
+        open_masked(a, b)
+        joined = concatenate((a[:4], a[4:]))
+        result = bilinear(joined, b[::-1][::-1], product)
+        assert result.fraction == a.fraction + b.fraction + 1
+        return reveal(result)
+
+    np.testing.assert_array_equal(both(program), np.uint64(2) * (x.T @ y))
+    assert sorted(done) == [0, 1, 2]
+
+
 def test_matrix_products_are_exact_and_opened_forms_are_used_again() -> None:
     x, y = random_words((5, 9)), random_words((9, 4), 1)
     rounds = []
@@ -83,7 +107,7 @@ def test_matrix_products_are_exact_and_opened_forms_are_used_again() -> None:
         rounds.append(party.rounds - before)
         return reveal(concatenate((first, again.T)))
 
-    np.testing.assert_array_equal(both(program), np.concatenate((x @ y, x @ y)))
+    np.testing.assert_array_equal(both(program), np.uint64(2) * np.concatenate((x @ y, x @ y)))
     assert rounds == [0, 0, 0]
 
 
@@ -253,7 +277,7 @@ def test_sown_tensors_open_without_a_word_of_server_0() -> None:
         open_masked(c, a.T, b)
         open_masked(a)
         sent = 0 if party.is_helper else party.channel.traffic[party.peer].bytes_sent - before
-        product = truncate(matmul(truncate(matmul(a, b)), c))
+        product = truncate(matmul(truncate(matmul(a, b), 17), c), 17)
         return reveal(product), sent, party.rounds
 
     (zero, sent0, rounds), (_, sent1, _), _ = run_parties(program)

@@ -89,10 +89,22 @@ def test_products_of_any_ring_elements_are_exact(shape, seed: int) -> None:
     np.testing.assert_array_equal(everybody(program), expected)
 
 
-def test_products_of_components_that_do_not_commute_are_not_exchanged() -> None:
+def test_a_bilinear_map_is_done_once_at_each_party_and_gives_its_double() -> None:
+    """Factors that do not commute are not exchanged."""
     x, y = random_words((5, 5)), random_words((5, 5), 1)
-    got = everybody(lambda party: reveal(bilinear(words(party, x), words(party, y), lambda a, b: a.T @ b)))
-    np.testing.assert_array_equal(got, x.T @ y)
+    done: list[int] = []
+
+    def program(party: Party):
+        def product(a, b):
+            done.append(party.me)
+            return a.T @ b
+
+        result = bilinear(words(party, x, 16), words(party, y, 8), product)
+        assert result.fraction == 16 + 8 + 1
+        return reveal(result)
+
+    np.testing.assert_array_equal(everybody(program), np.uint64(2) * (x.T @ y))
+    assert sorted(done) == [0, 1, 2]
 
 
 def test_a_product_is_one_word_from_each_party() -> None:
@@ -111,7 +123,7 @@ def test_a_product_is_one_word_from_each_party() -> None:
     x, y = random_words((5, 9)), random_words((9, 4), 1)
     for me, (sent, got) in enumerate(results):
         assert sent == {(me - 1) % 3: 8 * 2 * 20, (me + 1) % 3: 0}
-        np.testing.assert_array_equal(got, np.concatenate((x @ y, x @ y)))
+        np.testing.assert_array_equal(got, np.uint64(2) * np.concatenate((x @ y, x @ y)))
 
 
 @pytest.mark.parametrize("loose", [False, True])
