@@ -18,6 +18,7 @@ from typing import Any, Final
 from securefl.errors import AuthenticationError, ConfigurationError, TooFewClientsError
 from securefl.integrations.carried import needs_helper
 from securefl.integrations.invitation import Invitation
+from securefl.integrations.once import STATE_KEY
 from securefl.integrations.peers import IDENTITY_KEY, KEY_FILE_KEY, PEERS_KEY, Peers
 
 __all__ = ["Policy"]
@@ -25,7 +26,7 @@ __all__ = ["Policy"]
 PREFIX: Final = "securefl-"
 FILE_KEY: Final = "securefl-policy"
 ROLE_KEY: Final = "securefl-role"
-_OTHERS: Final = {FILE_KEY, ROLE_KEY, IDENTITY_KEY, PEERS_KEY, KEY_FILE_KEY}
+_OTHERS: Final = {FILE_KEY, ROLE_KEY, IDENTITY_KEY, PEERS_KEY, KEY_FILE_KEY, STATE_KEY}
 PROTECTED: Final = ("masked", "ckks", "shared")
 
 
