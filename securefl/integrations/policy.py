@@ -18,6 +18,7 @@ from typing import Any, Final
 from securefl.errors import AuthenticationError, ConfigurationError, TooFewClientsError
 from securefl.integrations.carried import needs_helper
 from securefl.integrations.invitation import Invitation
+from securefl.integrations.once import STATE_KEY
 from securefl.integrations.peers import IDENTITY_KEY, KEY_FILE_KEY, PEERS_KEY, Peers
 
 __all__ = ["Policy"]
@@ -25,7 +26,7 @@ __all__ = ["Policy"]
 PREFIX: Final = "securefl-"
 FILE_KEY: Final = "securefl-policy"
 ROLE_KEY: Final = "securefl-role"
-_OTHERS: Final = {FILE_KEY, ROLE_KEY, IDENTITY_KEY, PEERS_KEY, KEY_FILE_KEY}
+_OTHERS: Final = {FILE_KEY, ROLE_KEY, IDENTITY_KEY, PEERS_KEY, KEY_FILE_KEY, STATE_KEY}
 PROTECTED: Final = ("masked", "ckks", "shared")
 
 
@@ -74,7 +75,7 @@ class Policy:
         if not any(key.startswith(PREFIX) for key in settings):
             return None
         own = {key: value for key, value in settings.items() if key.startswith(PREFIX) and key not in _OTHERS}
-        policy = cls._of_names({key.removeprefix(PREFIX).replace("-", "_"): v for key, v in own.items()}, PREFIX)
+        policy = cls.named({key.removeprefix(PREFIX).replace("-", "_"): v for key, v in own.items()}, PREFIX)
         if FILE_KEY not in settings:
             return policy
         path = Path(str(settings[FILE_KEY]))
@@ -83,10 +84,11 @@ class Policy:
                 document = tomllib.load(file)
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise ConfigurationError(f"the policy {path} cannot be read: {error}") from None
-        return policy.stricter(cls._of_names(document, f"{path}: "))
+        return policy.stricter(cls.named(document, f"{path}: "))
 
     @classmethod
-    def _of_names(cls, settings: Mapping[str, Any], where: str) -> Policy:
+    def named(cls, settings: Mapping[str, Any], where: str = "") -> Policy:
+        """From its fields' names. ``where``: they stand, for the sentence of the :class:`ConfigurationError`."""
         unknown = sorted(settings.keys() - {field.name for field in fields(cls)})
         if unknown:
             known = ", ".join(field.name for field in fields(cls))
