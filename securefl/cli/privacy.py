@@ -110,7 +110,7 @@ def _root() -> None:
 
 def _open(run: Path) -> Any:
     from securefl import dp
-    from securefl.fl.runner import LEDGER_FILE
+    from securefl.fl.run_folder import LEDGER_FILE
 
     path = run / LEDGER_FILE if run.is_dir() else run
     if not path.is_file():

@@ -48,11 +48,12 @@ def run(
     from securefl.audit import report as reports
     from securefl.fl import runner
     from securefl.fl.config import load
+    from securefl.fl.run_folder import saved_config
 
     if resume is not None:
         if any(given is not None for given in (config, protect, clients, seed, out)):
             raise ConfigurationError("a resumed run keeps its configuration and folder: only --rounds can be given")
-        settings, folder = runner.saved_config(resume).with_overrides(rounds=rounds), resume
+        settings, folder = saved_config(resume).with_overrides(rounds=rounds), resume
     else:
         folder = Path("runs/last") if out is None else out
         settings = load(config).with_overrides(protect=protect, rounds=rounds, clients=clients, seed=seed)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -211,7 +212,18 @@ class _Importer:
             )  # fmt: skip
         if len(self.layers) < 2:
             raise ConfigurationError("the module computes nothing")
-        return Imported(Graph(tuple(self.layers)), parameters, self.module, self.weights)
+        return Imported(Graph(_maxima_first(self.layers)), parameters, self.module, self.weights)
+
+
+def _maxima_first(layers: list[Layer]) -> tuple[Layer, ...]:
+    """Max pooling goes before a relu that nothing else uses: the two commute, and the relu has fewer to compare."""
+    layers = list(layers)
+    uses = [source for layer in layers for source in layer.inputs]
+    for number, (before, layer) in enumerate(pairwise(tuple(layers))):
+        if (before.kind, layer.kind, layer.inputs) == ("relu", "max_pool", (number,)) and uses.count(number) == 1:
+            layers[number] = replace(layer, inputs=before.inputs)
+            layers[number + 1] = replace(before, inputs=(number,))
+    return tuple(layers)
 
 
 class _Tracer(fx.Tracer):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from securefl.errors import ConfigurationError
 from securefl.mpc.fixed import decode
-from securefl.mpc.graph import check_trainable
 from securefl.mpc.service import MAX_RATE
 
 if TYPE_CHECKING:
@@ -103,10 +102,8 @@ class SharedModel:
     def forward(self, x: SharedTensor) -> SharedTensor:
         """The output, as calling the model gives it, kept open for :meth:`backward`.
 
-        Any number of passes may be open; one ends when it was gone back through, or when its output is dropped. Raises
-        :class:`ConfigurationError` for a model with layers that gradients do not pass on shares.
+        Any number of passes may be open; one ends when it was gone back through, or when its output is dropped.
         """
-        check_trainable(self._imported.graph)
         output = self._servers._number()
         self._servers._compute("forward", model=self.number, input=x.number, output=output)
         return SharedTensor(self._servers, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +10,7 @@ from securefl.dp.accountant import event_epsilon
 from securefl.dp.events import Event, NeighboringRelation, SelfComposed
 from securefl.dp.filters import Budget
 from securefl.dp.ledger import Ledger, RoundState
-from securefl.errors import LocalProtocolError, PrivacyBudgetExceededError
+from securefl.errors import ConfigurationError, LocalProtocolError, PrivacyBudgetExceededError
 from securefl.fl.interfaces import LostRoundError
 
 __all__ = ["KEPT", "BudgetedRun"]
@@ -37,6 +38,19 @@ class BudgetedRun:
     def open(self, path: Path, run: str) -> None:
         """Open, or make, the run's ledger. Raises as :class:`~securefl.dp.ledger.Ledger` does."""
         self._ledger = Ledger(path, run=run, budget=self.budget)
+
+    def check_charged(self, rounds: Iterable[int]) -> None:
+        """Raises :class:`ConfigurationError` when one of the released ``rounds`` of a resumed run is not in its ledger.
+
+        A new ledger in place of the run's, or one that lost its end, would state less than was spent.
+        """
+        missing = [round for round in rounds if self.ledger.state(round) is RoundState.ABSENT]
+        if missing:
+            self.ledger.close()
+            raise ConfigurationError(
+                f"round {missing[0]} of this run is not in {self.ledger.path}: its privacy ledger is missing or not "
+                "whole, and what it spent would be forgotten; put the run's ledger back, or start a run of its own"
+            )
 
     @property
     def ledger(self) -> Ledger:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from time import perf_counter
 from securefl.errors import ConfigurationError
 from securefl.fl.aggregator_choice import aggregator_of
 from securefl.fl.compression import pruning_of
-from securefl.fl.config import Config, parse
+from securefl.fl.config import Config
 from securefl.fl.evaluation import PersonalReport
 from securefl.fl.example_privacy import ExamplePrivacy
 from securefl.fl.fedavg import FedAvg
@@ -21,25 +20,12 @@ from securefl.fl.models import tensors_of
 from securefl.fl.privacy import UserPrivacy
 from securefl.fl.private_run import privacy_of
 from securefl.fl.protections import trust_of
+from securefl.fl.run_folder import METRICS_FILE, keep_config, ledger_file
 from securefl.fl.tiered_engine import evaluate_tiers
 from securefl.fl.tracking import JsonLines, Tracker
 from securefl.fl.workload import local_training, prepare
 
-__all__ = ["FinishedRun", "Run", "TierResult", "saved_config"]
-
-
-CONFIG_FILE = "config.json"
-LEDGER_FILE = "ledger.sqlite"
-METRICS_FILE = "metrics.jsonl"
-
-
-def saved_config(folder: Path) -> Config:
-    """The configuration that a run left in its folder. Raises :class:`ConfigurationError` when there is none."""
-    try:
-        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder} holds no run to resume: {error}") from None
-    return parse(values)
+__all__ = ["FinishedRun", "Run", "TierResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +131,14 @@ class Run:
         sent = self._fedavg.sends(tensors_of(workload.model))
         aggregator.check(sent, list(workload.weights))
         self.rounds_done = self._fedavg.resume() if resume else 0
-        ledger = _ledger_file(out, resume=resume)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
-            (out / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
+        ledger = ledger_file(out, resume=resume)
+        keep_config(config, out)
         if self.privacy is not None:
             self.privacy.open(ledger, config.with_overrides(rounds=1).digest())
         if self.privacy is not None and self.rounds_done:
-            self.privacy.restore([record.privacy for record in self._fedavg.result().records])
+            records = self._fedavg.result().records
+            self.privacy.check_charged(record.round for record in records if record.privacy is not None)
+            self.privacy.restore([record.privacy for record in records])
         self.parameters = sum(parameter.numel() for parameter in workload.model.parameters())
 
     def headline(self) -> list[str]:
@@ -233,14 +216,3 @@ class Run:
             TierResult(tier, size, members.count(tier), plan.parameters(tier), evaluation.accuracy)
             for tier, (size, evaluation) in enumerate(zip(plan.sizes, found, strict=True), start=1)
         )
-
-
-def _ledger_file(out: Path, *, resume: bool) -> Path:
-    """Where the run's ledger is. An earlier run's is never overwritten: what it records was spent."""
-    path = out / LEDGER_FILE
-    if path.exists() and not resume:
-        raise ConfigurationError(
-            f"{path} is the privacy ledger of an earlier run: go on with it by --resume {out}, "
-            "or give this run another folder by --out"
-        )
-    return path

@@ -18,6 +18,7 @@ from typing import Any, Final
 from securefl.errors import AuthenticationError, ConfigurationError, TooFewClientsError
 from securefl.integrations.carried import needs_helper
 from securefl.integrations.invitation import Invitation
+from securefl.integrations.once import STATE_KEY
 from securefl.integrations.peers import IDENTITY_KEY, KEY_FILE_KEY, PEERS_KEY, Peers
 
 __all__ = ["Policy"]
@@ -25,7 +26,7 @@ __all__ = ["Policy"]
 PREFIX: Final = "securefl-"
 FILE_KEY: Final = "securefl-policy"
 ROLE_KEY: Final = "securefl-role"
-_OTHERS: Final = {FILE_KEY, ROLE_KEY, IDENTITY_KEY, PEERS_KEY, KEY_FILE_KEY}
+_OTHERS: Final = {FILE_KEY, ROLE_KEY, IDENTITY_KEY, PEERS_KEY, KEY_FILE_KEY, STATE_KEY}
 PROTECTED: Final = ("masked", "ckks", "shared")
 
 
@@ -74,7 +75,7 @@ class Policy:
         if not any(key.startswith(PREFIX) for key in settings):
             return None
         own = {key: value for key, value in settings.items() if key.startswith(PREFIX) and key not in _OTHERS}
-        policy = cls._of_names({key.removeprefix(PREFIX).replace("-", "_"): v for key, v in own.items()}, PREFIX)
+        policy = cls.named({key.removeprefix(PREFIX).replace("-", "_"): v for key, v in own.items()}, PREFIX)
         if FILE_KEY not in settings:
             return policy
         path = Path(str(settings[FILE_KEY]))
@@ -83,10 +84,11 @@ class Policy:
                 document = tomllib.load(file)
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise ConfigurationError(f"the policy {path} cannot be read: {error}") from None
-        return policy.stricter(cls._of_names(document, f"{path}: "))
+        return policy.stricter(cls.named(document, f"{path}: "))
 
     @classmethod
-    def _of_names(cls, settings: Mapping[str, Any], where: str) -> Policy:
+    def named(cls, settings: Mapping[str, Any], where: str = "") -> Policy:
+        """From its fields' names. ``where``: they stand, for the sentence of the :class:`ConfigurationError`."""
         unknown = sorted(settings.keys() - {field.name for field in fields(cls)})
         if unknown:
             known = ", ".join(field.name for field in fields(cls))
@@ -115,16 +117,18 @@ class Policy:
             )
         if invitation.clients < self.minimum_clients:
             raise TooFewClientsError(
-                f"{invitation.clients} clients are invited; this client takes part with at least {self.minimum_clients}"
+                f"{invitation.clients} clients are invited; this client takes part with at least "
+                f"{self.minimum_clients} (minimum_clients of its policy)"
             )
         if invitation.threshold < self.minimum_threshold or 2 * invitation.threshold <= invitation.clients:
             raise TooFewClientsError(
                 f"a threshold of {invitation.threshold} of {invitation.clients} clients; this client asks for a "
-                f"majority and at least {self.minimum_threshold}"
+                f"majority and at least {self.minimum_threshold} (minimum_threshold of its policy)"
             )
         if self.minimum_survivors > invitation.clients:
             raise TooFewClientsError(
-                f"{invitation.clients} clients are invited; this client asks for {self.minimum_survivors} in the sum"
+                f"{invitation.clients} clients are invited; this client asks for {self.minimum_survivors} in the sum "
+                "(minimum_survivors of its policy)"
             )
         if invitation.noise is not None and invitation.noise.minimum_survivors > invitation.threshold:
             raise ConfigurationError(
@@ -134,13 +138,14 @@ class Policy:
         if needs_helper(invitation.protect, invitation.key_model) and invitation.threshold < self.minimum_survivors:
             raise TooFewClientsError(  # clients are not told who survives: the helper keeps to the threshold
                 f"a sum under {invitation.protect} may be opened over {invitation.threshold} clients; this client asks "
-                f"for {self.minimum_survivors}"
+                f"for {self.minimum_survivors} (minimum_survivors of its policy)"
             )
         self._check_names(invitation, peers)
         noise = invitation.noise.noise_multiplier if invitation.noise is not None else 0.0
         if noise < self.minimum_noise:
             raise ConfigurationError(
-                f"a noise multiplier of {noise:g} is proposed; this client asks for {self.minimum_noise:g}"
+                f"a noise multiplier of {noise:g} is proposed; this client asks for {self.minimum_noise:g} "
+                "(minimum_noise of its policy)"
             )
 
     def _check_names(self, invitation: Invitation, peers: Peers | None) -> None:

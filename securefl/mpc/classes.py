@@ -8,9 +8,10 @@ import numpy as np
 
 from securefl.mpc.fixed import FRACTION
 from securefl.mpc.gemm import Words
-from securefl.mpc.operations import maximum_along, negative, number, select
+from securefl.mpc.operations import negative, number, select
 from securefl.mpc.party import Array
 from securefl.mpc.shared import Shared, concatenate, stack
+from securefl.mpc.tournament import maximum_along
 
 __all__ = ["largest", "one_hot"]
 

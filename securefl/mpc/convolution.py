@@ -5,17 +5,24 @@ Windows are a view of the image, so the image is opened once however often a pix
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from securefl.errors import ConfigurationError
-from securefl.mpc.fixed import FRACTION
-from securefl.mpc.operations import matmul, maximum_along, prepare, scale
+from securefl.mpc.bits import Bits
+from securefl.mpc.fixed import FRACTION, HEADROOM_BITS
+from securefl.mpc.operations import matmul, prepare, scale
 from securefl.mpc.party import Array
 from securefl.mpc.shared import Shared
+from securefl.mpc.tournament import play, route
 
-__all__ = ["Window", "average_pool", "conv2d", "fold", "max_pool", "unfold"]
+__all__ = ["Window", "average_pool", "conv2d", "fold", "max_pool", "max_pool_and_wins", "max_pool_gradient", "unfold"]
+
+#: What stands around an image where the largest is looked for, in units of the last place: within the headroom no value
+#: is as small, and what separates the two is below 2^62.
+_FLOOR = np.int64(-(1 << (HEADROOM_BITS - 1))).view(np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +68,18 @@ def fold(rows: Array, shape: tuple[int, ...], window: Window) -> Array:
     """The transpose of :func:`unfold` on one party's part: every window's elements added where they came from."""
     b, c, h, w = shape
     down, across = window.output(h, w)
-    (kh, kw), (sh, sw), (ph, pw) = window.size, window.stride, window.padding
-    images = np.zeros((b, c, h + 2 * ph, w + 2 * pw), rows.dtype)
-    cells = rows.reshape(b, down, across, c, kh, kw)
-    for i in range(kh):
-        for j in range(kw):
-            images[:, :, i : i + sh * down : sh, j : j + sw * across : sw] += cells[..., i, j].transpose(0, 3, 1, 2)
+    return _fold_cells(rows.reshape(b, down, across, c, -1).transpose(4, 0, 3, 1, 2), shape, window)
+
+
+def _fold_cells(cells: Array, shape: tuple[int, ...], window: Window) -> Array:
+    """The same of [size, b, c, down, across]: elements of one place in all windows together."""
+    b, c, h, w = shape
+    down, across = cells.shape[3:]
+    (_, kw), (sh, sw), (ph, pw) = window.size, window.stride, window.padding
+    images = np.zeros((b, c, h + 2 * ph, w + 2 * pw), cells.dtype)
+    for place, cell in enumerate(cells):
+        i, j = divmod(place, kw)
+        images[:, :, i : i + sh * down : sh, j : j + sw * across : sw] += cell
     return images[:, :, ph : ph + h, pw : pw + w]
 
 
@@ -79,12 +92,36 @@ def conv2d(x: Shared, weight: Shared, window: Window) -> Shared:
 
 
 def max_pool(x: Shared, window: Window) -> Shared:
-    """The largest element of each window. Padding counts as zeros, so it needs images that are nowhere negative."""
-    b, c, h, w = x.shape
-    down, across = window.output(h, w)
-    height, width = window.size
-    cells = x.view(lambda images: window.windows(images).reshape(b, c, down, across, height * width))
-    return maximum_along(cells, 4)
+    """The largest element of each window. Padding is smaller than any value; it is at most half a window."""
+    return max_pool_and_wins(x, window)[0]
+
+
+def max_pool_and_wins(x: Shared, window: Window) -> tuple[Shared, tuple[Bits, ...]]:
+    """:func:`max_pool`, and who won in each window, for :func:`max_pool_gradient`. Of equal elements the first wins.
+
+    Raises :class:`ConfigurationError` when no window fits, and for more padding than half a window.
+    """
+    if any(2 * pad > size for pad, size in zip(window.padding, window.size, strict=True)):
+        raise ConfigurationError(
+            f"a window of {window.size} for maxima is padded by at most half of it, not {window.padding}"
+        )
+    window.output(*x.shape[2:])
+    cells = x.view(lambda images: _cells(images, window))
+    if any(window.padding):
+        outside = _cells(np.ones((1, 1, *x.shape[2:]), np.uint64), window) == 0
+        cells = cells.add_words(np.where(outside, _FLOOR, np.uint64(0)))
+    return play(cells)
+
+
+def _cells(images: Array, window: Window) -> Array:
+    """[b, c, h, w] to [size, b, c, down, across]: elements of one place in all windows together."""
+    views = window.windows(images)
+    return views.transpose(4, 5, 0, 1, 2, 3).reshape(-1, *views.shape[:4])
+
+
+def max_pool_gradient(wins: Sequence[Bits], delta: Shared, shape: tuple[int, ...], window: Window) -> Shared:
+    """δ through max pooling of images of ``shape``: to the winner of each window, added up where windows overlap."""
+    return route(wins, delta).linear(lambda cells: _fold_cells(cells, shape, window), shape)
 
 
 def average_pool(x: Shared, window: Window) -> Shared:

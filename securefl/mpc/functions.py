@@ -33,7 +33,9 @@ __all__ = [
     "one_hot",
     "reciprocal",
     "sigmoid",
+    "sigmoid_gradient",
     "softmax",
+    "softmax_gradient",
     "softmax_less_labels",
     "to_fraction",
 ]
@@ -156,6 +158,22 @@ def sigmoid(x: Shared) -> Shared:
     positive, sign = relu_and_sign(x)
     upper = reciprocal(exp_negative(x - positive * 2) + 1.0, 2.0)  # of |x|
     return to_fraction(1.0 - upper + select(sign, upper * 2 - 1.0), x.fraction)
+
+
+def sigmoid_gradient(s: Shared, delta: Shared) -> Shared:
+    """δ through ``s = sigmoid(x)``: δ·s·(1 − s), of the fraction of δ. Two truncations."""
+    weighed = to_fraction(mul(delta, s), delta.fraction)
+    return _less(weighed, mul(weighed, s))
+
+
+def softmax_gradient(s: Shared, delta: Shared) -> Shared:
+    """δ through ``s = softmax(x)`` over [rows, classes]: s·(δ − Σ δ·s), of the fraction of δ. Two truncations."""
+    weighed = to_fraction(mul(delta, s), delta.fraction)
+    return _less(weighed, mul(s, weighed.sum(axis=1, keepdims=True)))
+
+
+def _less(x: Shared, product: Shared) -> Shared:
+    return to_fraction(x.widen(product.fraction - x.fraction) - product, x.fraction)
 
 
 def cross_entropy(x: Shared, targets: Shared) -> Shared:

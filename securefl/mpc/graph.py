@@ -14,7 +14,7 @@ from securefl.errors import ConfigurationError, DecodeError
 from securefl.mpc.convolution import Window
 from securefl.mpc.fixed import FRACTION, HEADROOM_BITS, PRODUCT_FRACTION
 
-__all__ = ["KINDS", "Graph", "Layer", "check_headroom", "check_trainable"]
+__all__ = ["KINDS", "Graph", "Layer", "check_headroom"]
 
 #: Kind of a layer → how many inputs it has.
 KINDS: Final = {
@@ -31,7 +31,6 @@ KINDS: Final = {
 }
 _WINDOWED: Final = {"conv2d", "max_pool", "average_pool"}
 _WEIGHTED: Final = {"linear", "conv2d"}
-_UNTRAINABLE: Final = {"max_pool", "softmax", "sigmoid"}
 MAX_LAYERS: Final = 4096
 
 
@@ -120,16 +119,6 @@ class Graph:
         if not isinstance(data, list) or len(data) > MAX_LAYERS:
             raise DecodeError(f"a network is a list of at most {MAX_LAYERS} layers")
         return cls(tuple(Layer.from_data(layer, number) for number, layer in enumerate(data)))
-
-
-def check_trainable(graph: Graph) -> None:
-    """Raises :class:`ConfigurationError` naming a layer that gradients do not pass on shares."""
-    for layer in graph.layers:
-        if layer.kind in _UNTRAINABLE:
-            raise ConfigurationError(
-                f"{layer.name or layer.kind!r} cannot be trained through on shares: use average pooling, and leave "
-                "softmax and sigmoid to the loss"
-            )
 
 
 def check_headroom(graph: Graph, input_range: float) -> tuple[float, ...]:

@@ -6,17 +6,26 @@ Legend: δ of a layer is the gradient of the loss by its output, times what the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from securefl.errors import ConfigurationError, InvalidInputError, LocalProtocolError
 from securefl.mpc.bits import Bits
-from securefl.mpc.convolution import Window, average_pool, conv2d, fold, max_pool, unfold
+from securefl.mpc.convolution import Window, average_pool, conv2d, fold, max_pool_and_wins, max_pool_gradient, unfold
 from securefl.mpc.fixed import FRACTION
-from securefl.mpc.functions import one_hot, sigmoid, softmax, softmax_less_labels, to_fraction
-from securefl.mpc.graph import Graph, Layer, check_trainable
+from securefl.mpc.functions import (
+    one_hot,
+    sigmoid,
+    sigmoid_gradient,
+    softmax,
+    softmax_gradient,
+    softmax_less_labels,
+    to_fraction,
+)
+from securefl.mpc.graph import Graph, Layer
 from securefl.mpc.operations import matmul, prepare, relu_and_sign, scale, select, truncate
 from securefl.mpc.party import Array
 from securefl.mpc.shared import Shared, concatenate
@@ -24,6 +33,11 @@ from securefl.mpc.shared import Shared, concatenate
 __all__ = ["LOSSES", "Network", "Pass"]
 
 LOSSES = ("cross_entropy", "mse")
+#: Layers that gradients pass by their output.
+_KEPT: Final[Mapping[str, Callable[[Shared, Shared], Shared]]] = {
+    "softmax": softmax_gradient,
+    "sigmoid": sigmoid_gradient,
+}
 #: Significant bits of a learning rate over a batch size, when that is no power of two.
 _RATE_BITS = 12
 
@@ -32,24 +46,30 @@ _RATE_BITS = 12
 class Pass:
     """What a forward pass leaves for its backward one, whenever that comes.
 
-    ``shapes``: of every layer's values, the input's first. ``inputs``: by number of a weighted layer, its input.
-    ``signs``: by number of a relu, which of its inputs were not negative. ``version``: of the weights.
+    ``shapes``: of every layer's values, the input's first. ``values``: by number of a weighted layer its input, of a
+    softmax or sigmoid its output. ``chosen``: by number of a relu, which of its inputs were not negative; of a max
+    pooling, who won in each round of its tournament. ``version``: of the weights.
     """
 
     shapes: list[tuple[int, ...]]
-    inputs: dict[int, Shared]
-    signs: dict[int, Bits]
+    values: dict[int, Shared]
+    chosen: dict[int, tuple[Bits, ...]]
     version: int
 
     def tensors(self) -> list[Shared]:
-        """The inputs, in order of their layers."""
-        return [self.inputs[number] for number in sorted(self.inputs)]
+        """The values, in order of their layers."""
+        return [self.values[number] for number in sorted(self.values)]
+
+    def bits(self) -> Iterator[Bits]:
+        """All that chose, in order of their layers."""
+        for number in sorted(self.chosen):
+            yield from self.chosen[number]
 
     def map(self, change: Callable[[Shared], Shared], change_bits: Callable[[Bits], Bits]) -> Pass:
         """The same pass with every tensor replaced."""
-        inputs = {number: change(tensor) for number, tensor in self.inputs.items()}
-        signs = {number: change_bits(bits) for number, bits in self.signs.items()}
-        return Pass(self.shapes, inputs, signs, self.version)
+        values = {number: change(tensor) for number, tensor in self.values.items()}
+        chosen = {number: tuple(map(change_bits, several)) for number, several in self.chosen.items()}
+        return Pass(self.shapes, values, chosen, self.version)
 
 
 class Network:
@@ -89,9 +109,9 @@ class Network:
         """The output. Where it is a product it is left untruncated, with the binary places of a product."""
         return self._run(x)[0][-1]
 
-    def _run(self, x: Shared) -> tuple[list[Shared], dict[int, Bits]]:
+    def _run(self, x: Shared) -> tuple[list[Shared], dict[int, tuple[Bits, ...]]]:
         values: list[Shared] = []
-        signs: dict[int, Bits] = {}
+        chosen: dict[int, tuple[Bits, ...]] = {}
 
         def narrow(number: int) -> Shared:
             values[number] = to_fraction(values[number], FRACTION)
@@ -102,14 +122,18 @@ class Network:
                 values.append(x)
             elif layer.kind == "relu":
                 before = values[layer.inputs[0]]
-                result, signs[number] = relu_and_sign(before, before.fraction - FRACTION)
+                result, sign = relu_and_sign(before, before.fraction - FRACTION)
+                values.append(result)
+                chosen[number] = (sign,)
+            elif layer.kind == "max_pool":  # comparisons need no truncation: it is left to whoever takes the maxima
+                result, chosen[number] = max_pool_and_wins(values[layer.inputs[0]], _window(layer))
                 values.append(result)
             elif layer.kind == "flatten":
                 before = values[layer.inputs[0]]
                 values.append(before.reshape(before.shape[0], math.prod(before.shape[1:])))
             else:
                 values.append(self._apply(layer, [narrow(i) for i in layer.inputs]))
-        return values, signs
+        return values, chosen
 
     def _apply(self, layer: Layer, inputs: list[Shared]) -> Shared:
         x = inputs[0]
@@ -123,8 +147,6 @@ class Network:
                 bias = self.parameters[layer.parameters[1]].widen(y.fraction - FRACTION)
                 y = y + (bias if layer.kind == "linear" else bias.reshape(bias.shape[0], 1, 1))
             return y
-        if layer.kind == "max_pool":
-            return max_pool(x, _window(layer))
         if layer.kind == "average_pool":
             return average_pool(x, _window(layer))
         if layer.kind == "add":
@@ -141,7 +163,7 @@ class Network:
         """One step of stochastic gradient descent on the mean loss over the rows of ``x``.
 
         ``targets``: class numbers [rows] without binary places, or values of the output's shape. ``loss``: one of
-        :data:`LOSSES`. Raises :class:`ConfigurationError` for a network that cannot be trained.
+        :data:`LOSSES`. Raises :class:`ConfigurationError` for another, :class:`InvalidInputError` for other targets.
         """
         if loss not in LOSSES:
             raise ConfigurationError(f"the loss is one of {', '.join(LOSSES)}, not {loss!r}")
@@ -162,14 +184,15 @@ class Network:
         self._gradients = waiting
 
     def begin(self, x: Shared) -> tuple[Shared, Pass]:
-        """:meth:`forward`, and what :meth:`backward` needs of it.
-
-        Raises :class:`ConfigurationError` for a network that cannot be trained.
-        """
-        check_trainable(self.graph)
-        values, signs = self._run(x)
-        inputs = {number: values[layer.inputs[0]] for number, layer in enumerate(self.graph.layers) if layer.parameters}
-        return values[-1], Pass([value.shape for value in values], inputs, signs, self._version)
+        """:meth:`forward`, and what :meth:`backward` needs of it."""
+        values, chosen = self._run(x)
+        kept: dict[int, Shared] = {}
+        for number, layer in enumerate(self.graph.layers):
+            if layer.parameters:
+                kept[number] = values[layer.inputs[0]]
+            elif layer.kind in _KEPT:
+                kept[number] = values[number]
+        return values[-1], Pass([value.shape for value in values], kept, chosen, self._version)
 
     def backward(self, kept: Pass, delta: Shared) -> Shared:
         """Add up the gradients of all parameters, given that of the output; gives the one of the input.
@@ -206,17 +229,21 @@ class Network:
             layer, delta = self.graph.layers[number], deltas.pop(number)
             source = layer.inputs[0]
             if layer.kind == "relu":
-                add(source, select(kept.signs[number], delta))
+                add(source, select(kept.chosen[number][0], delta))
+            elif layer.kind == "max_pool":
+                add(source, max_pool_gradient(kept.chosen[number], delta, shapes[source], _window(layer)))
+            elif layer.kind in _KEPT:
+                add(source, _KEPT[layer.kind](kept.values[number], delta))
             elif layer.kind == "flatten":
                 add(source, delta.reshape(*shapes[source]))
             elif layer.kind == "add":
                 add(layer.inputs[0], delta)
                 add(layer.inputs[1], delta)
             elif layer.kind in {"linear", "conv2d"}:
-                below = self._weighted(layer, kept.inputs[number], delta, needed=to_input or source > 0)
+                below = self._weighted(layer, kept.values[number], delta, needed=to_input or source > 0)
                 if below is not None:
                     add(source, below)
-            else:  # average pooling: check_trainable lets no other pass
+            else:  # average pooling
                 add(source, _spread(delta, shapes[source], _window(layer)))
         return deltas.get(0)
 
@@ -272,7 +299,7 @@ class Network:
             step = _scaled(flat, learning_rate)
         else:
             step = _scaled(flat, learning_rate / divisor)
-        step = truncate(step, step.fraction - FRACTION)
+        step = to_fraction(step, FRACTION)  # a rate of 1 or another power of two has nothing to drop
         at = 0
         for name in names:
             parameter = self.parameters[name]

@@ -23,7 +23,7 @@ from securefl.mpc.bits import Bits, Plane
 from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words, gemm
 from securefl.mpc.party import Party
-from securefl.mpc.shared import Shared, concatenate
+from securefl.mpc.shared import Shared
 
 __all__ = [
     "ENGINES",
@@ -33,7 +33,6 @@ __all__ = [
     "greater",
     "matmul",
     "maximum",
-    "maximum_along",
     "minimum",
     "mul",
     "negative",
@@ -203,17 +202,3 @@ def maximum(x: Shared, y: Shared) -> Shared:
 def minimum(x: Shared, y: Shared) -> Shared:
     """The smaller of two, element by element."""
     return x - relu(x - y)
-
-
-def maximum_along(x: Shared, axis: int) -> Shared:
-    """The largest element along an axis, which is removed: a tournament of ceil(log2 n) relus."""
-    index = [slice(None)] * len(x.shape)
-
-    def piece(where: slice | int) -> Shared:
-        return x[(*index[:axis], where, *index[axis + 1 :])]
-
-    while (n := x.shape[axis]) > 1:
-        half = n // 2
-        best = maximum(piece(slice(0, half)), piece(slice(half, 2 * half)))
-        x = concatenate((best, piece(slice(2 * half, n))), axis) if n % 2 else best
-    return piece(0)

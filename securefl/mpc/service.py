@@ -189,7 +189,7 @@ class Service:
         settle(*self._held())
         self._forget_forms()
         for _, kept in self._passes.values():
-            for bits in kept.signs.values():
+            for bits in kept.bits():
                 bits.forget()
 
     def _forget_forms(self) -> None:
@@ -262,11 +262,8 @@ class Service:
         if command["of"] not in self._passes:
             raise DecodeError(f"there is no forward pass {command['of']}: it was dropped, or gone back through already")
         model, kept = self._passes.pop(command["of"])
-        if (helper := self.party).is_helper:  # it cannot tell an audited command from the one that follows: shapes stay
-            self._passes[command["of"]] = (
-                model,
-                kept.map(lambda x: Shared(helper, x.shape, x.fraction), lambda bits: _shape_of_bits(helper, bits)),
-            )
+        if self.party.is_helper and command["fresh"]:  # it cannot tell an audited command from the one that follows
+            self._passes[command["of"]] = (model, kept)
         self._keep(command["output"], self.network(model).backward(kept, gradient))
         return b""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +19,7 @@ from securefl.fl import checkpoint, models
 from securefl.fl.config import Config, SplitConfig
 from securefl.fl.data import Dataset
 from securefl.fl.models import model_hash, tensors_of
-from securefl.fl.runner import saved_config
+from securefl.fl.run_folder import keep_config, ledger_file, saved_config
 from securefl.fl.seeds import SeedTree
 from securefl.fl.workload import divide, prepare
 from securefl.split.cutting import Cut, cut
@@ -136,24 +136,29 @@ class SplitRun:
                 "it; start again, and let reveal = true open the body at the end of a run"
             )
         self._fingerprint = _fingerprint(config, clients, self._test)
+        ledger = ledger_file(out, resume=resume)
         self._servers = None if self._chosen.cluster is None else connect(self._chosen.cluster)
-        self.training = SplitTraining(
-            parts,
-            clients,
-            self._test,
-            settings_of(config, self._chosen),
-            seeds.child("split"),
-            suite=config.protection.suite,
-            threshold=config.protection.threshold_count(config.data.clients),
-            servers=self._servers,
-        )
-        try:
+        with ExitStack() as opened:
+            if self._servers is not None:
+                opened.callback(self._servers.close)
+            self.training = SplitTraining(
+                parts,
+                clients,
+                self._test,
+                settings_of(config, self._chosen),
+                seeds.child("split"),
+                suite=config.protection.suite,
+                threshold=config.protection.threshold_count(config.data.clients),
+                servers=self._servers,
+            )
+            opened.callback(self.training.close)
             if resume:
                 self._resume(config, out)
-            self._keep(config, out, resume=resume)
-        except BaseException:
-            self.close()
-            raise
+            keep_config(config, out)
+            if self.training.privacy is not None:
+                self.training.privacy.open(ledger, config.digest())
+                self.training.privacy.check_charged(record.round for record in self._records)
+            opened.pop_all()  # from here on, close() does
 
     def _resume(self, config: Config, out: Path) -> None:
         found = checkpoint.load_as(out / _CHECKPOINT, self._fingerprint, lambda fields: SplitRound(**fields))
@@ -170,23 +175,6 @@ class SplitRun:
     def rounds_done(self) -> int:
         """Rounds that a resumed run had made."""
         return self._records[-1].round if self._records else 0
-
-    def _keep(self, config: Config, out: Path, *, resume: bool) -> None:
-        """Configuration and ledger into the run's folder."""
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(config.model_dump(mode="json", exclude_unset=True), indent=2)
-            (out / "config.json").write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"cannot write to {out}: {error.strerror}") from None
-        if self.training.privacy is not None:
-            path = out / "ledger.sqlite"
-            if path.exists() and not resume:
-                raise ConfigurationError(
-                    f"{path} is an earlier run's privacy ledger: go on with it by --resume, or give another folder "
-                    "by --out"
-                )
-            self.training.privacy.open(path, config.digest())
 
     def headline(self) -> list[str]:
         """What is about to happen, in a few lines; the first says what the mode protects."""

@@ -5,7 +5,8 @@
 The child is a copy of this process (``fork``) whose address space may not grow by more than ``memory`` bytes and whose
 processor time is limited; it runs the step, says by a pipe how it ended, and is gone. A crash in native code, an
 allocation without end or an endless loop then is a named error here, and whatever the step did to the child's memory
-stays there. It is no sandbox: the child may open files. POSIX only.
+stays there. It is no sandbox: the child may open files. POSIX only, and for processes of one thread: ``fork`` takes
+along the calling thread and the locks that others hold.
 """
 
 from __future__ import annotations

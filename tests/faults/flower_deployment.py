@@ -99,7 +99,6 @@ class Deployment:
             "PYTHONPATH": str(ROOT),
             "FLWR_HOME": str(folder / "flwr-home"),
             "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # everything is installed here
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from securefl.fl.config import load
-from securefl.fl.runner import Run, saved_config
+from securefl.fl.run_folder import saved_config
+from securefl.fl.runner import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """

@@ -70,6 +70,20 @@ def test_a_resumed_run_spends_no_round_twice(tmp_path):
     assert charged(tmp_path) == ([1, 2, 3], [1, 2, 3])
 
 
+@pytest.mark.parametrize("unit", ["user", "example"])
+def test_a_resumed_run_without_the_ledger_of_its_rounds_is_refused(tmp_path, unit):
+    chosen = config() if unit == "user" else config(privacy={"unit": "example"}, model={"name": "logistic"})
+    first = Run(chosen, tmp_path)
+    next(first.rounds())
+    first.privacy.ledger.close()
+    ledger = tmp_path / "ledger.sqlite"
+    whole = ledger.rename(tmp_path / "moved")
+    with pytest.raises(ConfigurationError, match=r"round 1 of this run is not in .*ledger\.sqlite"):
+        Run(chosen, tmp_path, resume=True)
+    whole.replace(ledger)
+    assert Run(chosen, tmp_path, resume=True).rounds_done == 1
+
+
 def test_a_round_lost_between_charge_and_release_is_skipped(tmp_path):
     first = Run(config(), tmp_path)
     rounds = first.rounds()

@@ -3,6 +3,10 @@
 Every message goes through Flower's own serialization. Shared by the tests of Flower.
 """
 
+import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -81,6 +85,12 @@ class LoopbackGrid(Grid):
         self.pushed: list[Message] = []
         self.replies: list[Message] = []
         self.tamper: Callable[[Message], None] = lambda message: None
+        self.home = tempfile.mkdtemp(prefix="flwr-home-")  # the nodes' disk
+        weakref.finalize(self, shutil.rmtree, self.home)
+
+    def deliver(self, message: Message, context: Context) -> Message:
+        """What a SuperNode does with a message."""
+        return self.app(self.mods())(message, context)
 
     def set_run(self, run: Any) -> None: ...
     @property
@@ -107,9 +117,9 @@ class LoopbackGrid(Grid):
                 if self.answered[node] >= self.dies.get(node, 99):
                     continue
                 self.answered[node] += 1
-            TaskIdentity.node_id = node
+            TaskIdentity.node_id, os.environ["FLWR_HOME"] = node, self.home
             try:
-                reply = self.app(self.mods())(arrived, self.contexts[node])
+                reply = self.deliver(arrived, self.contexts[node])
             except Exception as error:  # noqa: BLE001 - what flwr's runtime does
                 reply = Message(Error(2, repr(error)), reply_to=arrived)
             TaskIdentity.node_id = 0

@@ -1,5 +1,6 @@
 """SecureMod and SecureGrid under Flower's own strategies, every message through Flower's own serialization."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ pytest.importorskip("flwr", reason="flwr is not installed: python3 dev.py integr
 
 import flower_loopback
 from flower_loopback import (
+    RUN,
     SHAPES,
     START,
     LoopbackGrid,
@@ -22,7 +24,7 @@ from flower_loopback import (
     update_of,
     weight_of,
 )
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.mod import fixedclipping_mod
 from flwr.serverapp import strategy
 
@@ -260,6 +262,41 @@ def test_an_error_does_not_make_room_for_a_repetition() -> None:
     loopback.tamper, grid._sums = lambda message: None, 0
     run(grid, rounds=1)
     assert any("answered already" in error for error in errors_of(loopback))
+
+
+@pytest.mark.parametrize("protect", ["masked", "signed", "ckks-threshold", "ckks"])
+def test_of_two_messages_at_once_a_node_answers_one(protect: str) -> None:
+    """Flower gives both processes the state that the node had: a server that deviates sends two sets of survivors, or
+    asks a key holder to open two sums.
+    """
+    loopback, second = LoopbackGrid(5), []
+    helped = protect == "ckks"
+
+    def both(message: Message, context: Context) -> Message:
+        before = Context(RUN, context.node_id, context.node_config, copy.deepcopy(context.state), {}, 5)
+        again, counts = copy.deepcopy(message), "hello" not in message.content.config_records["securefl"]
+        reply = deliver(message, context)
+        if counts:
+            assert not reply.has_error()
+            second.append(deliver(again, before))
+        return reply
+
+    deliver, loopback.deliver = loopback.deliver, both
+    loopback.mods = lambda: [
+        SecureMod(Policy(allow_unpinned=True), helper=lambda context: helped and context.node_id == 5)
+    ]
+    settings = {
+        "masked": {},
+        "signed": {"identities": True},
+        "ckks": {"protect": "ckks", "key_model": "key_holder", "value_bits": 16},
+        "ckks-threshold": {"protect": "ckks", "key_model": "threshold", "value_bits": 16},
+    }[protect]
+    grid = secured(loopback, **settings)
+    run(grid, rounds=1)
+    assert grid.reports[0].survivors == ((1, 2, 3, 4) if helped else (1, 2, 3, 4, 5))
+    refused = [reply.error.reason for reply in second if reply.has_error()]
+    assert len(refused) == len(second) == {"masked": 20, "signed": 25, "ckks": 6, "ckks-threshold": 25}[protect]
+    assert all("second message to one state" in why or "answered already" in why for why in refused)
 
 
 def test_tensors_of_integers_are_kept_or_refused() -> None:

@@ -26,6 +26,7 @@ from securefl.integrations.peers import HELPER, make_identity
 from securefl.integrations.roll import NO_NAMES, Names
 from securefl.integrations.settings import Settings
 from securefl.integrations.tensors import arrays_hash, layout_of
+from securefl.integrations.vector import VectorCoder
 from securefl.primitives.identity import Identity
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,6 +176,82 @@ def test_another_model_is_blocked(tmp_path: Path) -> None:
     task = DXO(DataKind.WEIGHTS, data=other, meta={FRAMES: []}).to_shareable()
     with pytest.raises(ContentBlockedException, match="AuthenticationError"):
         site.before.process(task, site.context)
+
+
+def in_training(folder: Path, **changes: Any) -> tuple[Site, dict[str, Any]]:
+    """A site whose vector is due, and the model that its application was given."""
+    sites = {i: Site(folder / str(i)) for i in (1, 2, 3)}
+    server = coordinator(**changes)
+    deliveries = server.begin()
+    while not server.due:
+        for party, frames in deliveries.items():
+            meta = {"invitation": server.invitation.encode(), "me": int(party)} if server.first_contact(party) else {}
+            data = {str(at): np.frombuffer(f, np.uint8) for at, f in enumerate(frames)}
+            server.receive(party, frames_in(_data(sites[party].task(data, **meta))))
+        deliveries = server.close()
+    given = {name: value.copy() for name, value in MODEL.items()}
+    task = DXO(DataKind.WEIGHTS, data=given, meta={FRAMES: [bytes(f) for f in deliveries[1]]}).to_shareable()
+    return sites[1], from_shareable(sites[1].before.process(task, sites[1].context)).data
+
+
+def answer_to(site: Site, data: Any, kind: str = DataKind.WEIGHTS, **meta: Any) -> Shareable:
+    result = DXO(kind, data=data, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: 1, **meta}).to_shareable()
+    return site.behind.process(result, site.context)
+
+
+def test_an_application_that_trains_in_place_has_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, given = in_training(tmp_path)
+    seen = []
+    encode = VectorCoder.encode
+    monkeypatch.setattr(
+        VectorCoder, "encode", lambda self, update, *rest: (seen.append(update), encode(self, update, *rest))[1]
+    )
+    given["w"] += np.float32(0.25)
+    assert answer_to(site, given).get_return_code() == ReturnCode.OK
+    assert (seen[0]["w"] == np.float32(0.25)).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "says"),
+    [
+        ({"w": np.ones(1, np.float32)}, DataKind.WEIGHT_DIFF, "shape"),
+        ({"w": np.ones((5, 3), np.float32)}, DataKind.WEIGHT_DIFF, "shape"),
+        ({"v": np.ones((4, 3), np.float32)}, DataKind.WEIGHT_DIFF, "'v'"),
+        ({"w": np.full((4, 3), "x")}, DataKind.WEIGHT_DIFF, "no numbers"),
+        ({"w": np.ones((5, 3), np.float32)}, DataKind.WEIGHTS, "shape"),
+        ({"w": [["x"]]}, DataKind.WEIGHTS, "the tensor 'w' is of <U1"),
+        ({"loss": 1.0}, DataKind.METRICS, "weights or their difference"),
+    ],
+)
+def test_a_result_that_is_no_update_is_refused_by_name(data: Any, kind: str, says: str, tmp_path: Path) -> None:
+    site, _ = in_training(tmp_path)
+    answer = answer_to(site, data, kind)
+    assert re.match(f"InvalidInputError: .*{says}", str(error_of(answer)))
+    assert "does not take part" in str(error_of(answer_to(site, dict(MODEL))))  # the session is over
+
+
+def test_what_is_no_message_at_all_is_refused_by_name(tmp_path: Path) -> None:
+    site, _ = in_training(tmp_path / "result")
+    assert str(error_of(site.behind.process(Shareable(), site.context))).startswith("InvalidInputError")
+    site, _ = in_training(tmp_path / "metrics")
+    answer = answer_to(site, dict(MODEL), **{MetaKey.INITIAL_METRICS: [1.0]})
+    assert str(error_of(answer)).startswith("InvalidInputError")
+    site = Site(tmp_path / "task")
+    assert str(error_of(site.executor.execute("securefl", Shareable(), site.context, None))).startswith("DecodeError")
+    with pytest.raises(ContentBlockedException, match="DecodeError"):
+        site.before.process(Shareable(), site.context)
+    assert invite(site).get_return_code() == ReturnCode.OK
+    objects = DXO(DataKind.WEIGHTS, data={"w": np.array([None])}, meta={FRAMES: []}).to_shareable()
+    with pytest.raises(ContentBlockedException, match="Error"):
+        site.before.process(objects, site.context)
+
+
+def test_a_mistyped_floor_is_refused_when_the_job_is_made() -> None:
+    for piece in (ProtocolExecutor, ModelFilter):
+        with pytest.raises(ConfigurationError, match="minimum_cleints is no setting of a policy"):
+            piece({"minimum_cleints": 4})
+        with pytest.raises(ConfigurationError, match="minimum_clients"):
+            piece({"minimum_clients": 1})
 
 
 def test_floors_of_the_job_and_of_the_site(tmp_path: Path) -> None:

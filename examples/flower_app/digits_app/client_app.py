@@ -4,6 +4,7 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 
 from digits_app import task
+from digits_app.cohort import helpers
 from securefl.integrations.flower import Policy, SecureMod
 
 
@@ -12,14 +13,14 @@ def helps(context: Context) -> bool:
 
     In a deployment that node's own configuration says so: securefl-role = "helper".
     """
-    run, node = context.run_config, context.node_config
-    needed = run["protect"] == "shared" or (run["protect"] == "ckks" and run["key-model"] != "threshold")
-    return needed and int(node["partition-id"]) == int(node["num-partitions"]) - 1
+    node = context.node_config
+    return helpers(context.run_config) > 0 and int(node["partition-id"]) == int(node["num-partitions"]) - 1
 
 
-# The simulation's nodes have no files of pinned identities, so they trust the server for whose the public keys are. A
-# SuperNode with any securefl- setting of its own decides that itself.
-app = ClientApp(mods=[SecureMod(Policy(allow_unpinned=True), helper=helps)])
+# For the simulation: its nodes have no files of pinned identities, so they trust the server for whose the public keys
+# are; and there are two of them unless more are asked for. A SuperNode with any securefl- setting of its own decides
+# both itself: what it does not set is then no less strict than the defaults (three clients, pinned identities).
+app = ClientApp(mods=[SecureMod(Policy(allow_unpinned=True, minimum_clients=2), helper=helps)])
 plain_app = ClientApp()  # without protection: what the deployment script measures plain FedAvg with
 
 
@@ -27,8 +28,8 @@ plain_app = ClientApp()  # without protection: what the deployment script measur
 @app.train()
 def train(message: Message, context: Context) -> Message:
     given = {name: array.numpy() for name, array in message.content["arrays"].items()}
-    partition, partitions = int(context.node_config["partition-id"]), int(context.run_config["nodes"])
     config = message.content["config"]
+    partition, partitions = int(context.node_config["partition-id"]), int(config["partitions"])
     model, loss = task.train(
         given, partition, partitions, int(config["server-round"]), int(config["steps"]), float(config["rate"])
     )

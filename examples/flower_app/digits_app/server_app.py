@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterable
 from itertools import combinations
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,26 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from digits_app import task
+from digits_app.cohort import clients_there
 from securefl.integrations.flower import SecureGrid
 from securefl.integrations.flower.records import content_bytes
 
-VALUE_BITS, CLIP_RANGE, MAX_WEIGHT = 16, 0.5, 512
+VALUE_BITS, CLIP_RANGE = 16, 0.5
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config, masked = context.run_config, context.run_config["protect"] != "none"
-    nodes, rounds = int(config["nodes"]), int(config["num-server-rounds"])
+    nodes, rounds = clients_there(grid, config), int(config["num-server-rounds"])
+    threshold = int(config["threshold"]) or nodes // 2 + 1
+    print(f"clients: {nodes}, at least {threshold} of them in a sum", flush=True)
+    if nodes == 2:
+        print(
+            "of the mean of two, either can work out the other's update. The server cannot. With eight: "
+            '--federation-config "num-supernodes=8"',
+            flush=True,
+        )
     measured = Measured(grid)
     around: Any = measured
     if masked:
@@ -35,8 +45,8 @@ def main(grid: Grid, context: Context) -> None:
             compression={"chain": str(config["compression"]).split()} if config["compression"] else None,
             value_bits=VALUE_BITS,
             clip_range=CLIP_RANGE,
-            max_weight=MAX_WEIGHT,
-            threshold=int(config["threshold"]),
+            max_weight=max_weight(nodes),
+            threshold=threshold,
             metrics={"loss": 10.0},
             step_seconds=float(config["step-seconds"]),
             train_seconds=float(config["train-seconds"]),
@@ -44,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=2, min_available_nodes=nodes)
     checks: list[dict[str, Any]] = []
     models = [task.initial_model(int(config["hidden"]))]
-    train_config = {"steps": int(config["local-steps"]), "rate": float(config["learning-rate"])}
+    train_config = {"steps": int(config["local-steps"]), "rate": float(config["learning-rate"]), "partitions": nodes}
 
     def look(round: int, arrays: ArrayRecord) -> None:
         model = {name: array.numpy() for name, array in arrays.items()}
@@ -54,12 +64,13 @@ def main(grid: Grid, context: Context) -> None:
                 report = around.reports[-1]
                 entry |= {"survivors": len(report.survivors), "failed": report.failed, "exchanges": report.exchanges}
                 entry["dropped"] = dict(report.dropped)
-                if config["check-sum"] and not report.failed and not config["compression"]:
+                choices = comb(nodes, len(report.survivors))  # which the check goes through
+                if config["check-sum"] and not report.failed and not config["compression"] and choices <= 10_000:
                     entry["check"] = sum_check(models[-1], model, round, nodes, report, train_config)
             print("round", json.dumps(entry), flush=True)
             checks.append(entry)
             # all were there once; from now on, the threshold decides
-            strategy.min_available_nodes = int(config["keep-nodes"]) or int(config["threshold"])
+            strategy.min_available_nodes = int(config["keep-nodes"]) or threshold
         models.append(model)
 
     arrays = ArrayRecord({name: Array(value) for name, value in models[0].items()})
@@ -67,6 +78,11 @@ def main(grid: Grid, context: Context) -> None:
     strategy.start(grid=around, initial_arrays=arrays, train_config=sent, num_rounds=rounds, evaluate_fn=look)
     values = sum(value.size for value in models[0].values())
     print("RESULT", json.dumps({"protect": config["protect"], "values": values, "rounds": checks}), flush=True)
+
+
+def max_weight(nodes: int) -> int:
+    """The bound on a client's number of examples; a server that is not a demonstration is told one."""
+    return max(512, task.examples_of(nodes - 1, nodes))
 
 
 def sum_check(before: Any, after: Any, round: int, nodes: int, report: Any, how: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +102,7 @@ def sum_check(before: Any, after: Any, round: int, nodes: int, report: Any, how:
         if sum(weights[p] for p in chosen) == report.total_weight:
             mean = sum(weights[p] * updates[p] for p in chosen) / report.total_weight
             best = min(best, (float(np.abs(found - mean).max()), chosen))
-    bound = len(report.survivors) * step * MAX_WEIGHT / max(1, report.total_weight) + 2.0**-22
+    bound = len(report.survivors) * step * max_weight(nodes) / max(1, report.total_weight) + 2.0**-22
     return {"partitions": best[1], "error": best[0], "bound": bound, "exact": best[0] <= bound}
 
 

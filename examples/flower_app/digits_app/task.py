@@ -23,6 +23,11 @@ def _data() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 def rows_of(partition: int, partitions: int) -> slice:
     """A client's examples: the later partitions are larger, so that weights differ."""
+    if not 0 <= partition < partitions:
+        raise ValueError(
+            f"partition-id {partition}: the digits were shared out among the {partitions} clients that were there when "
+            "the run began, so the ids are 0 to one less; wait for all with nodes=…"
+        )
     total = len(_data()[1]) - HELD_OUT
     edges = np.cumsum([0, *(p + 4 for p in range(partitions))]) * total // sum(p + 4 for p in range(partitions))
     return slice(int(edges[partition]), int(edges[partition + 1]))

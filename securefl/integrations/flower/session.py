@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Final
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 
-from securefl.errors import FaultyServerError
+from securefl.errors import ConfigurationError, FaultyServerError
 from securefl.integrations.compression import Feedback
 from securefl.integrations.flower.records import KEY
+from securefl.integrations.once import STATE_KEY, Once
 
 __all__ = ["Session"]
 
@@ -18,32 +20,52 @@ RESIDUAL: Final = "securefl.residual"
 RESIDUAL_OF: Final = "securefl.residual.of"
 
 
+def folder_of(context: Context) -> Path:
+    """Where a node notes what it answered: what its configuration says, or beside Flower's own files."""
+    try:
+        home = os.environ.get("FLWR_HOME") or Path.home() / ".flwr"
+    except RuntimeError:
+        raise ConfigurationError(f"this node has no home directory: name a folder of its own in {STATE_KEY}") from None
+    return Path(str(context.node_config.get(STATE_KEY, Path(home) / "securefl")))
+
+
 class Session:
-    """The records of one run at one node. ``run``: its id."""
+    """The records of one run at one node. ``run``: its id.
+
+    Flower starts a process per message, and two that come at once from the same state. So a saved session is taken, and
+    a sum's number answered, once on this node's disk (:mod:`securefl.integrations.once`).
+    """
 
     def __init__(self, context: Context, run: int) -> None:
         self._state, self._run = context.state, run
+        self._once = Once(folder_of(context), run, context.node_id)
 
     def saved(self) -> bytes:
-        """The session that waits for this message. Raises :class:`FaultyServerError` when there is none."""
+        """The session that waits for this message, once. Raises :class:`FaultyServerError` when there is none."""
         old = self._record()
         if old is None or not isinstance(old.get("session"), bytes):
             raise FaultyServerError("a message of a session that this client does not take part in (any more)")
+        if not self._once.claim(f"session {bytes(old['ticket']).hex()}"):
+            raise FaultyServerError(
+                "a second message to one state of a session: two answers would give more than a sum"
+            )
         return bytes(old["session"])
 
     def check_new(self, number: int) -> None:
-        """Raises :class:`FaultyServerError` for a sum that was answered already."""
+        """Raises :class:`FaultyServerError` for a sum that was answered already; it is from now on."""
         old = self._record()
-        if old is not None and int(str(old["round"])) >= number:
+        answered = old is not None and int(str(old["round"])) >= number
+        if answered or not self._once.claim(f"sum {number}"):
             raise FaultyServerError(
                 f"sum {number} of this run was answered already: its repetition with other clients would give "
                 "away the difference"
             )
 
     def keep(self, number: int, session: bytes | None) -> None:
-        """Remember the sum's number, and the session when it goes on."""
+        """Remember the sum's number, and the session when it goes on, under a ticket that is taken once."""
         fields = {"run": self._run, "round": number}
-        self._state[KEY] = ConfigRecord(fields if session is None else {**fields, "session": session})
+        going_on = {} if session is None else {"session": session, "ticket": os.urandom(16)}
+        self._state[KEY] = ConfigRecord({**fields, **going_on})
 
     def forget(self) -> None:
         """Drop the secrets; the number of the last sum stays, or an error would make room for its repetition."""

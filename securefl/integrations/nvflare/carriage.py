@@ -6,14 +6,26 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from nvflare.apis.dxo import DXO, DataKind
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
 
 from securefl.errors import DecodeError, SecureFLError
 from securefl.wire import Buffer
 
-__all__ = ["COUNTED", "FRAMES", "HELLO", "INVITATION", "ME", "TASK", "error_of", "frames_in", "refusal", "with_frames"]
+__all__ = [
+    "COUNTED",
+    "FRAMES",
+    "HELLO",
+    "INVITATION",
+    "ME",
+    "TASK",
+    "dxo_in",
+    "error_of",
+    "frames_in",
+    "refusal",
+    "with_frames",
+]
 
 #: The protocol's own task, and fields of a task's meta data.
 TASK: Final = "securefl"
@@ -24,6 +36,17 @@ COUNTED: Final = "counted"
 HELLO: Final = "hello"
 ERROR: Final = "securefl.error"
 MAX_FRAMES: Final = 2**17  # a helper has one for every client, and is sent one
+
+
+def dxo_in(shareable: Shareable) -> DXO:
+    """The data exchange object of a task or a result, its data a dict. Raises :class:`DecodeError` without one."""
+    try:
+        dxo = from_shareable(shareable)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DecodeError(f"no data exchange object: {error}") from None
+    if not isinstance(dxo.data, dict):
+        raise DecodeError(f"a data exchange object of {type(dxo.data).__name__}; it must be a dict")
+    return dxo
 
 
 def with_frames(frames: Sequence[Buffer]) -> DXO:

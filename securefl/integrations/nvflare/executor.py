@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nvflare.apis.dxo import from_shareable
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
@@ -12,9 +11,10 @@ from nvflare.apis.signal import Signal
 
 from securefl.errors import ConfigurationError, FaultyServerError, SecureFLError
 from securefl.integrations.helper import Helper
-from securefl.integrations.nvflare.carriage import HELLO, INVITATION, frames_in, refusal, with_frames
+from securefl.integrations.nvflare.carriage import HELLO, INVITATION, dxo_in, frames_in, refusal, with_frames
 from securefl.integrations.nvflare.site import Site
 from securefl.integrations.peers import HELPER
+from securefl.integrations.policy import Policy
 from securefl.integrations.roll import CLIENT, HELPER_ROLE, ROLES
 from securefl.wire import Buffer
 
@@ -26,12 +26,14 @@ class ProtocolExecutor(Executor):  # type: ignore[misc]  # nvflare is not in the
 
     ``role``: "client", or "helper" for the one site that is the key holder or second server; that site has no training
     task. The site's own floors are in ``local/securefl-policy.toml`` of its workspace and may only be stricter.
+    Raises :class:`ConfigurationError` for another role, and for floors that are none.
     """
 
     def __init__(self, policy: dict[str, Any] | None = None, role: str = CLIENT) -> None:
         super().__init__()
         if role not in ROLES:
             raise ConfigurationError(f"a site's role is {' or '.join(ROLES)}, not {role!r}")
+        Policy.named(policy or {})
         # under the arguments' names: NVFLARE writes components into the job's configuration
         self.policy, self.role = policy, role
 
@@ -39,7 +41,7 @@ class ProtocolExecutor(Executor):  # type: ignore[misc]  # nvflare is not in the
         """Answer one task; refusals are replies with an error."""
         site = Site(fl_ctx, self.policy)
         try:
-            dxo = from_shareable(shareable)
+            dxo = dxo_in(shareable)
             if dxo.get_meta_prop(HELLO):
                 return with_frames([site.peers.identity.public, self.role.encode()]).to_shareable()
             frames = frames_in(dxo.data)

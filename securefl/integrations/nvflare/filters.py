@@ -9,16 +9,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.filter import ContentBlockedException, Filter
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
-from securefl.errors import AuthenticationError, FaultyServerError, InvalidInputError, SecureFLError
+from securefl.errors import AuthenticationError, DecodeError, FaultyServerError, InvalidInputError, SecureFLError
 from securefl.integrations.invitation import Invitation
-from securefl.integrations.nvflare.carriage import COUNTED, FRAMES, INVITATION, ME, refusal, with_frames
+from securefl.integrations.nvflare.carriage import COUNTED, FRAMES, INVITATION, ME, dxo_in, refusal, with_frames
 from securefl.integrations.nvflare.site import Site
+from securefl.integrations.policy import Policy
 from securefl.integrations.tensors import arrays_hash, difference
 from securefl.types import Tensors
 
@@ -36,13 +37,14 @@ class ModelFilter(Filter):  # type: ignore[misc]  # nvflare is not in the checki
 
     def __init__(self, policy: dict[str, Any] | None = None) -> None:
         super().__init__()
+        Policy.named(policy or {})  # a mistyped floor is refused when the job is made
         self.policy = policy
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         """The task without what is ours. Raises what makes NVFLARE answer without running the application."""
         site = Site(fl_ctx, self.policy)
         try:
-            dxo = from_shareable(shareable)
+            dxo = dxo_in(shareable)
             frames = dxo.meta.pop(FRAMES, None)
             invited = dxo.get_meta_prop(INVITATION) is not None
             participant = site.invited(dxo)[0] if invited else site.participant
@@ -50,7 +52,10 @@ class ModelFilter(Filter):  # type: ignore[misc]  # nvflare is not in the checki
                 dxo.meta.pop(name, None)
             if not isinstance(frames, list) or not all(isinstance(frame, bytes) for frame in frames):
                 raise FaultyServerError("a training task without the frames that belong to it")
-            before = {name: np.asarray(value) for name, value in dxo.data.items()}
+            before = {name: np.array(value) for name, value in dxo.data.items()}  # copies: some train in place
+            strange = [name for name, value in before.items() if value.dtype.hasobject]
+            if strange:
+                raise DecodeError(f"the model's {strange[0]!r} is no array of numbers")
             if arrays_hash(before) != participant.invitation.model_hash:
                 raise AuthenticationError("the model is not the one that this sum is bound to")
             if participant.receive(frames) or not participant.ready:
@@ -77,8 +82,10 @@ class MaskFilter(Filter):  # type: ignore[misc]
                 raise InvalidInputError("the application answered with an error")
             if before is None:
                 raise FaultyServerError("a result without a model that it started from")
-            dxo = from_shareable(shareable)
+            dxo = self._result(shareable)
             metrics = dxo.get_meta_prop(MetaKey.INITIAL_METRICS) or {}
+            if not isinstance(metrics, dict):
+                raise InvalidInputError(f"the application's metrics are a {type(metrics).__name__}; it must be a dict")
             weight = dxo.get_meta_prop(participant.invitation.weight_key)
             update = self._update(dxo, before, participant.invitation)
             frames = participant.provide(participant.coder.encode(update, weight, metrics, site.feedback))
@@ -90,11 +97,27 @@ class MaskFilter(Filter):  # type: ignore[misc]
         return with_frames(frames).to_shareable()
 
     @staticmethod
+    def _result(shareable: Shareable) -> DXO:
+        try:
+            return dxo_in(shareable)
+        except DecodeError as error:
+            raise InvalidInputError(f"the application's answer has {error}") from None
+
+    @staticmethod
     def _update(dxo: DXO, before: dict[str, Any], invited: Invitation) -> Tensors:
         given = {name: np.asarray(value) for name, value in dxo.data.items()}
         if dxo.data_kind == DataKind.WEIGHTS:
             return difference(before, given, invited.layout)
         if dxo.data_kind != DataKind.WEIGHT_DIFF:
             raise InvalidInputError(f"the application returned {dxo.data_kind}; it must be weights or their difference")
-        after = {name: before[name] + given[name] for name in given if name in before}
+        for name, value in given.items():
+            if name not in before:
+                raise InvalidInputError(f"the application returned a difference of {name!r}, which the model has not")
+            if value.dtype.kind not in "fiu":
+                raise InvalidInputError(f"the application's difference of {name!r} is of {value.dtype}, no numbers")
+            if value.shape != before[name].shape:
+                raise InvalidInputError(
+                    f"the application's difference of {name!r} has the shape {value.shape}, not {before[name].shape}"
+                )
+        after = {name: before[name] + value for name, value in given.items()}
         return difference(before, {**before, **after}, invited.layout)

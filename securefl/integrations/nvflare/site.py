@@ -51,7 +51,7 @@ class Site:
     @property
     def policy(self) -> Policy:
         """Field by field the stricter of the job's and the site's."""
-        of_job, files = Policy(**self._of_job), self._files()
+        of_job, files = Policy.named(self._of_job), self._files()
         of_site = Policy.of({FILE_KEY: files[FILE_KEY]}) if FILE_KEY in files else None
         return of_job if of_site is None else of_site.stricter(of_job)
 

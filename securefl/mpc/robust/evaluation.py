@@ -6,8 +6,9 @@ import numpy as np
 
 from securefl.errors import InvalidInputError
 from securefl.mpc.gemm import Words
-from securefl.mpc.operations import bilinear, maximum_along, negative, number, reveal
+from securefl.mpc.operations import bilinear, negative, number, reveal
 from securefl.mpc.shared import Shared
+from securefl.mpc.tournament import maximum_along
 
 __all__ = ["count_correct"]
 

@@ -10,7 +10,6 @@ from securefl.mpc.compare import SEGMENT
 from securefl.mpc.operations import (
     greater,
     maximum,
-    maximum_along,
     minimum,
     mul,
     negative,
@@ -131,16 +130,6 @@ def test_the_sign_of_relu_serves_its_derivative(both) -> None:
         return reveal(kept)
 
     np.testing.assert_array_equal(both(program).view(np.int64), np.where(values >= 0, values * 3, 0))
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 8])
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_maxima_along_an_axis(both, n: int, axis: int) -> None:
-    shape = [4, 3, 2]
-    shape[axis] = n
-    values = np.random.default_rng(n).integers(-(2**61), 2**61, shape)
-    got = both(lambda party: reveal(maximum_along(words(party, values), axis)))
-    np.testing.assert_array_equal(got.view(np.int64), values.max(axis=axis))
 
 
 def test_larger_and_smaller_with_broadcasting(both) -> None:

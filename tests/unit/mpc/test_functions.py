@@ -98,7 +98,7 @@ def test_convolution(evaluate, stride: int, padding: int) -> None:
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (2, 1, 0)])
 def test_pooling(evaluate, size: int, stride: int, padding: int) -> None:
-    x = np.random.default_rng(3).uniform(0, 1, (2, 3, 8, 7))
+    x = np.random.default_rng(3).uniform(-2, 1, (2, 3, 8, 7))
     window = Window((size, size), (stride, stride), (padding, padding))
     reference = torch.from_numpy(x)
     expected = torch.nn.functional.max_pool2d(reference, size, stride, padding).numpy()
@@ -110,6 +110,17 @@ def test_pooling(evaluate, size: int, stride: int, padding: int) -> None:
 def test_a_window_larger_than_the_image_is_refused(evaluate) -> None:
     with pytest.raises(ConfigurationError, match="no window"):
         evaluate(lambda a: max_pool(a, Window((9, 9), (1, 1))), np.ones((1, 1, 4, 4)))
+
+
+def test_images_padded_by_more_than_half_a_window_have_no_maxima(evaluate) -> None:
+    with pytest.raises(ConfigurationError, match="at most half"):
+        evaluate(lambda a: max_pool(a, Window((3, 2), (1, 1), (2, 1))), np.ones((1, 1, 4, 4)))
+
+
+def test_padding_is_below_the_smallest_value_within_the_headroom(evaluate) -> None:
+    window, lowest = Window((2, 2), (1, 1), (1, 1)), -(2.0**45) + 2.0**-8
+    got = evaluate(lambda a: max_pool(a * 2, window), np.full((1, 1, 2, 2), lowest / 2))
+    np.testing.assert_array_equal(got, lowest)
 
 
 def test_folding_is_the_transpose_of_unfolding() -> None:

@@ -56,9 +56,49 @@ def test_gradients_inside_are_bounded_layer_by_layer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("layer", "factor"),
+    [
+        (nn.MaxPool2d(2), 1.0),
+        (nn.MaxPool2d(3, 2), 4.0),  # a pixel stands in at most four windows
+        (nn.MaxPool2d((3, 2), 1), 6.0),
+        (nn.Sigmoid(), 0.25),
+    ],
+)
+def test_the_bound_behind_a_layer_is_its_largest_gain(layer: nn.Module, factor: float) -> None:
+    """Rows · positions · |δ| · |x|: refused from where the layer's gain takes it there, and reached by autograd."""
+    net = nn.Sequential(nn.Conv2d(1, 1, 1), layer)
+    just = _LARGEST / (2.0 * 4.0 * 25 * factor)
+    check(net, (1, 5, 5), examples=int(just * 0.999))
+    with pytest.raises(ConfigurationError, match="the step of the weights of '0'"):
+        check(net, (1, 5, 5), examples=int(just * 1.001))
+    x = torch.zeros(1, 1, 5, 5)
+    x[0, 0, 2, 2] = 0.0 if factor < 1 else 1.0
+    x.requires_grad_(True)
+    y = layer(x)
+    y.backward(torch.ones_like(y))
+    assert x.grad[0, 0, 2, 2] == factor
+
+
+def test_softmax_halves_the_gradient_at_most() -> None:
+    x = torch.tensor([[0.0, 0.0]], requires_grad=True)
+    torch.softmax(x, 1).backward(torch.tensor([[1.0, -1.0]]))
+    assert x.grad.abs().max() == 0.5
+    net = nn.Sequential(nn.Linear(5, 3), nn.Softmax(-1))
+    just = _LARGEST / (2.0 * 4.0 * 0.5)
+    check(net, (5,), examples=int(just * 0.97))
+    with pytest.raises(ConfigurationError, match="the step of the weights"):
+        check(net, (5,), examples=int(just))
+
+
+@pytest.mark.parametrize("layer", [nn.Softmax(-1), nn.Sigmoid()])
+def test_a_gradient_fits_before_it_shrinks(layer: nn.Module) -> None:
+    with pytest.raises(ConfigurationError, match="the gradient at its output"):
+        check(nn.Sequential(nn.Linear(5, 3), layer), (5,), examples=1, input_range=0.01, gradient_range=_LARGEST)
+
+
+@pytest.mark.parametrize(
     ("model", "shape", "sentence"),
     [
-        (nn.Sequential(nn.Linear(4, 2), nn.Softmax(-1)), (4,), "cannot be trained through on shares"),
         (nn.Linear(4, 2), (5,), "does not fit values of shape"),
         (nn.Conv2d(1, 1, 3), (5,), "takes images"),
         (nn.Conv2d(1, 1, 7), (1, 5, 5), "no window of"),

@@ -11,6 +11,7 @@ from torch import nn
 
 from securefl.errors import ConfigurationError, DecodeError
 from securefl.fl.config import Config, parse
+from securefl.fl.run_folder import saved_config
 from securefl.split.progress import part_of, restore_part
 from securefl.split.runner import SplitRun
 
@@ -77,8 +78,34 @@ def test_a_charged_round_is_not_repeated(tmp_path: Path) -> None:
     assert resumed.training.lost == [2]
     with pytest.raises(ConfigurationError, match="the noise was calibrated"):
         SplitRun(_config("noise", rounds=6, epsilon=50.0), tmp_path, resume=True)
-    with pytest.raises(ConfigurationError, match="go on with it by --resume"):
-        SplitRun(config, tmp_path)
+    for other in (config, _config("noise", epsilon=5.0), _config()):
+        with pytest.raises(ConfigurationError, match="go on with it by --resume"):
+            SplitRun(other, tmp_path)
+        assert saved_config(tmp_path) == config  # what is refused leaves the run as it was
+    resumed.training.privacy.ledger.close()
+    for path in tmp_path.glob("ledger.sqlite*"):
+        path.unlink()
+    with pytest.raises(ConfigurationError, match="round 1 of this run is not in"):
+        SplitRun(config, tmp_path, resume=True)
+
+
+def test_servers_that_a_refused_run_connected_to_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Servers:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    def refused(*_: object, **__: object) -> None:
+        raise ConfigurationError("cannot work")
+
+    servers = Servers()
+    monkeypatch.setattr("securefl.split.runner.connect", lambda _: servers)
+    monkeypatch.setattr("securefl.split.runner.SplitTraining", refused)
+    (tmp_path / "cluster.toml").touch()
+    with pytest.raises(ConfigurationError, match="cannot work"):
+        SplitRun(_config("shared", cluster=str(tmp_path / "cluster.toml")), tmp_path)
+    assert servers.closed
 
 
 def test_what_cannot_go_on_is_named(tmp_path: Path) -> None:
