@@ -317,3 +317,17 @@ def test_processes_over_tcp_compute_the_same(engine: str) -> None:
         assert (model(servers.share(x)).reveal() - net(x)).abs().max() < 2e-4
         model.train_step(servers.share(x), servers.share(torch.zeros(8, dtype=torch.int64)), lr=0.1)
         assert servers.cost().rounds > 50
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one core, or none to choose"
+)
+def test_servers_of_a_dealer_have_cores_of_their_own() -> None:
+    allowed = os.sched_getaffinity(0)
+    with local_cluster(deadline=20) as cluster:
+        zero, one, helper = (os.sched_getaffinity(process) for process in cluster.processes)
+    assert zero
+    assert one
+    assert zero | one == allowed
+    assert not zero & one
+    assert helper == allowed
