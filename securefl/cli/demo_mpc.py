@@ -130,10 +130,8 @@ def _show_replicated(image: Any, seen: Sequence[Seen], say: Say) -> Any:
     for line in beside(titles, [picture(decode(total, FRACTION), 0, 1), *map(_words, held)]):
         say(line)
     say("")
-    say(
-        f"All three added: the image, to {_distance(total, image):.1e}. The two of one party are uniform words, and so is"
-    )
-    say("their sum, which is the image less the third. Any two parties hold all three: together they see the image.")
+    say(f"All three added: the image, to {_distance(total, image):.1e}. The two of one party: uniform words, and")
+    say("so is their sum, the image less the third. Any two parties hold all three: together they see the image.")
     return total
 
 
