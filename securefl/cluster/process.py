@@ -25,7 +25,7 @@ from securefl.mpc.service import Service
 __all__ = ["calibrate", "main"]
 
 _TRIALS = 6
-_GATHERED = 1 << 13
+_GATHERED = 1 << 15
 _SECONDS_AWAKE = 50e-6
 
 

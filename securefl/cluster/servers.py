@@ -46,8 +46,8 @@ INPUT_RANGE = 16.0
 _MAX_ANSWER = 1 << 20
 #: Commands at which a party has nothing to compute.
 _KEEPING = {"put", "model", "parameter", "drop"}
-#: Who is told first. Server 1 has most of what is put and is the first to send; the helper waits for nobody.
-_ORDER = (1, 0, 2)
+#: Who is told first: the helper, which waits for nobody and is waited for; of the servers the one that sends first.
+_ORDER = (2, 1, 0)
 #: Bytes of such commands that are held back, at most.
 _LATER_MOST = 1 << 16
 
