@@ -8,6 +8,7 @@ hold component k. One object plays all parties; what one of them sends is made o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from Crypto.Hash import SHA256
 from Crypto.Protocol.KDF import HKDF
@@ -197,19 +198,29 @@ class Session:
 
     def select(self, bits: list[int], x: Value) -> Value:
         """b·x: b as components of a plane."""
+        return self.choose(bits, x, None)[0]
+
+    def choose(self, bits: list[int], x: Value, s: Any) -> tuple[Value, Any]:
+        """b·x and the shares of ρ, dealt unless they were before."""
         n = len(x.c[0])
         t, rho = bits_of(bits[1], n), bits_of(bits[0] ^ bits[2], n)
         mu = [(x.c[0][i] + x.c[2][i]) % RING for i in range(n)]
-        s, p = self.give([(rho, 8, False), ([rho[i] * mu[i] for i in range(n)], 8, False)])
+        product = ([rho[i] * mu[i] for i in range(n)], 8, False)
+        *dealt, p = self.give([product] if s is not None else [(rho, 8, False), product])
+        s = dealt[0] if s is None else s
         own = ([(x.c[0][i] + x.c[1][i]) % RING for i in range(n)], x.c[2])
         parts = []
         for party in (0, 1):
             inside = [x.c[1][i] * s[party][i] + p[party][i] for i in range(n)]
             parts.append([((own[party][i] - inside[i]) if t[i] else inside[i]) % RING for i in range(n)])
         (joined,) = self.join([(parts[0], parts[1], 8, False)])
-        return Value(joined)
+        return Value(joined), s
 
     def relu(self, x: Value | list[Words], drop: int) -> tuple[Value, list[int]]:
+        result, (bits, _) = self.relu_and_bits(x, drop)
+        return result, bits
+
+    def relu_and_bits(self, x: Value | list[Words], drop: int) -> tuple[Value, tuple[list[int], Any]]:
         """max(x, 0) without its last ``drop`` places, and the components of [x >= 0]. Loose x only where drop > 0."""
         parts = x.c if isinstance(x, Value) else x
         offset = OFFSET if drop else 0
@@ -225,7 +236,8 @@ class Session:
             y = x
         bits = self.tree([from_bytes(row, width) for row in less], [from_bytes(row, width) for row in equal], width)
         bits[1] ^= 2 ** (8 * width) - 1  # the complement: [x >= 0]
-        return self.select(bits, y), bits
+        result, s = self.choose(bits, y, None)
+        return result, (bits, s)
 
 
 def to_bytes(rows: list[int], width: int) -> list[int]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import mpc_ref
 import replicated_ref as ref
-from mpc_vectors import check, group, strings
+import tournament_ref
+from mpc_vectors import TOURNAMENT, check, group, strings
 
 SESSION = b"vectors"
 LINKS = ("0>1", "1>0", "0>2", "1>2", "2>0", "2>1")
@@ -87,6 +88,7 @@ def operations() -> dict[str, Any]:
         ("relu-of-double-product", "relu-of-double-product", [halves, halves[::-1]], 17),
         ("one-element", "relu", [[-5]], 0),
         ("select", "select", [halves, edges], 0),
+        ("tournament", "tournament", TOURNAMENT, 0),
     ]
     tests = [operation_test(*case) for case in cases]
     for name, base, links in (
@@ -111,6 +113,20 @@ def operations() -> dict[str, Any]:
         "of which party i holds i and i + 1. 'result': the three components; 'signs': what a comparison finds.",
         "groups": [group("operation", tests)],
     }
+
+
+def tournament(session: ref.Session, values: list[ref.Value]) -> ref.Value:
+    """The largest of every column of the rows, below what each row gets of the last operand by it."""
+
+    def relu(parts: Any) -> tuple[Any, Any]:
+        result, bits = session.relu_and_bits(ref.Value(parts), 0)
+        return result.c, bits
+
+    def select(bits: Any, parts: Any) -> Any:
+        return session.choose(bits[0], ref.Value(parts), bits[1])[0].c
+
+    best, rounds = tournament_ref.play([value.c for value in values[:-1]], relu)
+    return ref.Value(tournament_ref.joined([*tournament_ref.route(rounds, values[-1].c, select), best]))
 
 
 def operation_test(name: str, operation: str, operands: list[list[int]], places: int) -> dict[str, Any]:
@@ -139,6 +155,8 @@ def operation_test(name: str, operation: str, operands: list[list[int]], places:
         result, bits = session.relu(session.product(*values), places)
     elif operation == "relu-of-double-product":
         result, bits = session.relu(session.double(*values), places)
+    elif operation == "tournament":
+        result = tournament(session, values)
     else:  # the second where the first is negative
         bits = session.negative(values[0].c)
         result = session.select(bits, values[1])

@@ -16,6 +16,7 @@ from Crypto.Protocol.KDF import HKDF
 RING = 2**64
 OFFSET = 2**62
 Words = list[int]
+Bits = tuple[list[int], list[int], tuple[Words, Words]]  # opened: t, ρ, and the servers' shares of ρ
 Form = tuple[Words, Words, Words]  # m, server 0's share of λ, server 1's
 
 
@@ -310,6 +311,10 @@ class Session:
 
     def relu(self, x: Value, drop: int) -> tuple[Value, list[int]]:
         """§6.3: max(x, 0) without its last ``drop`` places, and [x >= 0]. ``x`` is settled where drop = 0."""
+        result, (t, rho, _) = self.relu_and_bits(x, drop)
+        return result, [v ^ r for v, r in zip(t, rho, strict=True)]
+
+    def relu_and_bits(self, x: Value, drop: int) -> tuple[Value, Bits]:
         n = len(x.zero)
         offset = OFFSET if drop else 0
         c, r = self.open_value(x, offset)
@@ -351,4 +356,16 @@ class Session:
                     whole = wrap * b[party][i] - h[party][i] + (z if party == 0 else 0)
                     part.append(((whole - masked) if t[i] else masked) % RING)
                 parts.append(part)
-        return Value(parts[0], parts[1], [0] * n), [t[i] ^ rho[i] for i in range(n)]
+        return Value(parts[0], parts[1], [0] * n), (t, rho, s)
+
+    def select(self, bits: Bits, x: Value) -> Value:
+        """§6.3: the settled x where the bit is 1, and 0 elsewhere; by bits of a relu."""
+        t, rho, s = bits
+        ((m, l0, l1),) = self.open_masked([x])
+        n = range(len(m))
+        (p,) = self.deal(1, [([rho[i] * (l0[i] + l1[i]) for i in n], 8, False)])
+        parts = []
+        for party, plain in enumerate((x.zero, x.one)):
+            inside = [m[i] * s[party][i] - p[party][i] for i in n]
+            parts.append([((plain[i] - inside[i]) if t[i] else inside[i]) % RING for i in n])
+        return Value(parts[0], parts[1], [0] * len(m))

@@ -9,8 +9,18 @@ from typing import Any
 
 import inference_ref
 import mpc_ref as ref
+import tournament_ref
 
 SESSION = b"vectors"
+#: Five rows of four columns that play, and what the winners of the columns get. Equals: the first of them wins.
+TOURNAMENT = [
+    [3, -5, 0, 7],
+    [2**60, -5, 0, 7],
+    [-(2**60), -6, 0, 9],
+    [4, -5, -1, 9],
+    [5, 1, 0, 9],
+    [11, -12, 13, 2**60],
+]
 
 
 def files() -> dict[str, dict[str, Any] | str]:
@@ -150,6 +160,7 @@ def operations() -> dict[str, Any]:
         ("relu-of-product", "relu-of-product", [halves, halves[::-1]], 16),
         ("relu-of-double-product", "relu-of-double-product", [halves, halves[::-1]], 17),
         ("one-element", "relu", [[-5]], 0),
+        ("tournament", "tournament", TOURNAMENT, 0),
     ]
     tests: list[dict[str, Any]] = []
     for name, operation, operands, places in cases:
@@ -174,6 +185,31 @@ def operations() -> dict[str, Any]:
         "three parts; 'signs' what a comparison or relu finds.",
         "groups": [group("operation", tests)],
     }
+
+
+def tournament(session: ref.Session, values: list[ref.Value]) -> ref.Value:
+    """The largest of every column of the rows, below what each row gets of the last operand by it."""
+
+    def relu(parts: Any) -> tuple[Any, Any]:
+        result, bits = session.relu_and_bits(ref.Value(*parts), 0)
+        return [result.zero, result.one, result.helper], bits
+
+    def select(bits: Any, parts: Any) -> Any:
+        result = session.select(bits, ref.Value(*parts))
+        return [result.zero, result.one, result.helper]
+
+    *rows, prize = ([value.zero, value.one, value.helper] for value in values)
+    best, rounds = tournament_ref.play(rows, relu)
+    return ref.Value(*tournament_ref.joined([*tournament_ref.route(rounds, prize, select), best]))
+
+
+def won(operands: list[list[int]]) -> list[int]:
+    """What comes out of a tournament, in the clear: of equals the first wins."""
+    *rows, prize = operands
+    columns = [[row[at] for row in rows] for at in range(len(prize))]
+    first = [column.index(max(column)) for column in columns]
+    got = [[p if first[at] == i else 0 for at, p in enumerate(prize)] for i in range(len(rows))]
+    return [word for row in got for word in row] + [max(column) for column in columns]
 
 
 def operation_test(name: str, operation: str, operands: list[list[int]], places: int) -> dict[str, Any]:
@@ -205,6 +241,8 @@ def operation_test(name: str, operation: str, operands: list[list[int]], places:
         assert signs == [int(v < 0) for v in operands[0]]
     elif operation == "relu":
         result, signs = session.relu(values[0], places)
+    elif operation == "tournament":
+        result = tournament(session, values)
     else:
         made = session.double(*values) if operation == "relu-of-double-product" else session.product(*values)
         result, signs = session.relu(made, places)
@@ -243,6 +281,8 @@ def check(operation: str, operands: list[list[int]], places: int, result: ref.Va
     elif operation.removesuffix("-of-sown") in {"product", "double-product"}:
         times = 2 if operation.startswith("double") else 1
         assert [v % ref.RING for v in got] == [times * x * y % ref.RING for x, y in zip(*operands, strict=True)]
+    elif operation == "tournament":
+        assert got == won(operands), (got, won(operands))
     elif got:
         times = 2 if operation == "relu-of-double-product" else 1
         exact = operands[0] if len(operands) == 1 else [times * x * y for x, y in zip(*operands, strict=True)]

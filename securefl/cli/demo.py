@@ -92,6 +92,9 @@ def ckks(
 def mpc(
     images: Annotated[int, typer.Option(help="How many test images are classified.")] = 100,
     epochs: Annotated[int, typer.Option(help="Training of the model in the clear, beforehand.")] = 10,
+    engine: Annotated[
+        str, typer.Option(help="dealer: two servers and a helper that deals masks; replicated: three servers.")
+    ] = "dealer",
     processes: Annotated[bool, typer.Option(help="Three processes; otherwise three threads.")] = True,
     json: Annotated[
         str | None, typer.Option("--json", help="Also write the figures here; - is standard output.")
@@ -101,7 +104,7 @@ def mpc(
     from securefl.cli.demo_mpc import narrate
     from securefl.cli.output import write_json
 
-    write_json(narrate(images, epochs, processes=processes, quiet=json == "-"), json)
+    write_json(narrate(images, epochs, engine=engine, processes=processes, quiet=json == "-"), json)
 
 
 @demo.command()

@@ -189,6 +189,8 @@ class _Importer:
             self.add(step, Layer("add", (self.source(step), self.source(step, 1)), step.name))
         elif (name == "flatten" and from_second) or (name in {"view", "reshape"} and rows):
             self.add(step, Layer("flatten", (self.source(step),), step.name))
+        elif name in _POOLINGS:
+            self.add(step, replace(_pooling(step, name), inputs=(self.source(step),)))
         elif name == "dropout":
             self.numbers[step] = self.source(step)
         else:
@@ -257,10 +259,36 @@ def _last(path: str, dim: object) -> None:
 
 
 def _pool(path: str, module: nn.MaxPool2d | nn.AvgPool2d, kind: str) -> Layer:
-    if module.ceil_mode or getattr(module, "dilation", 1) != 1 or not getattr(module, "count_include_pad", True):
-        raise ConfigurationError(f"the pooling {path!r} uses ceil_mode, dilation or count_include_pad=False")
+    usual: dict[str, Any] = {"ceil_mode": False, "dilation": 1, "return_indices": False}
+    usual |= {"count_include_pad": True, "divisor_override": None}
+    for option, value in usual.items():
+        if getattr(module, option, value) not in {value, (value, value)}:
+            raise ConfigurationError(f"the pooling {path!r} uses {option}, which shares do not support")
     window = Window(_pair(module.kernel_size), _pair(module.stride), _pair(module.padding))
     return Layer(kind, (), path, window=window)
+
+
+#: Functions of torch.nn.functional: the layer that does the same, and the names of what follows the images.
+_POOLINGS: Final[dict[str, tuple[str, Callable[..., Any], tuple[str, ...]]]] = {
+    "max_pool2d": (
+        "max_pool",
+        nn.MaxPool2d,
+        ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
+    ),
+    "avg_pool2d": (
+        "average_pool",
+        nn.AvgPool2d,
+        ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+    ),
+}
+
+
+def _pooling(step: fx.Node, name: str) -> Layer:
+    kind, module, names = _POOLINGS[name]
+    given = {**dict(zip(names, step.args[1:], strict=False)), **step.kwargs}
+    if any(isinstance(value, fx.Node) for value in given.values()) or not given.keys() <= set(names):
+        raise ConfigurationError(f"the pooling {step.name!r} has sizes that depend on the input, or takes it by name")
+    return _pool(step.name, module(**given), kind)
 
 
 #: Layers without weights: type → (path, module) → layer without its input.

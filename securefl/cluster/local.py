@@ -12,7 +12,7 @@ from securefl.cluster.control import CLIENT, serve
 from securefl.cluster.servers import Servers, check_engine
 from securefl.cluster.sockets import SocketChannel, connected_pair
 from securefl.errors import ConfigurationError, SecureFLError
-from securefl.mpc.channel import PARTIES, memory_channels
+from securefl.mpc.channel import HELPER, PARTIES, memory_channels
 from securefl.mpc.operations import PARTY_KINDS
 from securefl.mpc.party import join
 from securefl.mpc.service import Service
@@ -80,11 +80,26 @@ def _threads(engine: str, deadline: float, audit: float) -> Servers:
     return Servers(controls[CLIENT], on_close=pool.shutdown, audit=audit, engine=engine)
 
 
+def _cores(servers: int) -> list[str]:
+    """Cores for each of the servers, where the system lets us choose and there are as many; otherwise nothing.
+
+    Servers wake each other at every message, and a scheduler brings whom it wakes to the core of the waker, even when
+    another one is idle: two servers then take turns on one core.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < servers:
+        return []
+    return [",".join(map(str, cores[number::servers])) for number in range(servers)]
+
+
 def _processes(engine: str, links: str, deadline: float, audit: float) -> Servers:
     pairs = {(a, b): connected_pair(links) for a in range(PARTIES) for b in range(a + 1, PARTIES)}
     controls = [connected_pair("unix") for _ in range(PARTIES)]
     session = SystemEntropy().token(16).hex()
     processes = []
+    cores = _cores(PARTIES if PARTY_KINDS[engine].replicated else HELPER)
     for me in range(PARTIES):
         own = {
             b if a == me else a: pair[0 if a == me else 1].fileno() for (a, b), pair in pairs.items() if me in (a, b)
@@ -101,7 +116,8 @@ def _processes(engine: str, links: str, deadline: float, audit: float) -> Server
             "--engine",
             engine,
         ]
-        command += ["--control", str(control), "--deadline", str(deadline), "--engine", engine]
+        command += ["--control", str(control), "--deadline", str(deadline)]
+        command += ["--cores", cores[me]] if me < len(cores) else []
         for other, handle in own.items():
             command += ["--link", str(other), str(handle)]
         environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

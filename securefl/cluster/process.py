@@ -6,6 +6,7 @@ It gets its links as open sockets and talks to nobody else.
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 from time import perf_counter
@@ -16,7 +17,7 @@ from securefl.cluster.control import CLIENT, serve
 from securefl.cluster.sockets import SocketChannel
 from securefl.errors import LostPartyError, SecureFLError
 from securefl.mpc import gemm
-from securefl.mpc.channel import PARTIES
+from securefl.mpc.channel import HELPER, PARTIES
 from securefl.mpc.operations import PARTY_KINDS
 from securefl.mpc.party import join
 from securefl.mpc.service import Service
@@ -24,6 +25,8 @@ from securefl.mpc.service import Service
 __all__ = ["calibrate", "main"]
 
 _TRIALS = 6
+_GATHERED = 1 << 15
+_SECONDS_AWAKE = 50e-6
 
 
 def calibrate(size: int = 192) -> str:
@@ -51,6 +54,10 @@ def one_thread() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
 def main() -> int:
     """Run one party until its client is done."""
     parser = argparse.ArgumentParser(prog="securefl.cluster.process")
@@ -60,10 +67,16 @@ def main() -> int:
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--link", type=int, nargs=2, action="append", metavar=("PARTY", "SOCKET"), required=True)
     parser.add_argument("--deadline", type=float, required=True)
+    parser.add_argument("--cores", type=_numbers, default=())
     chosen = parser.parse_args()
+    if chosen.cores:
+        os.sched_setaffinity(0, chosen.cores)
     control = SocketChannel(chosen.party, {CLIENT: socket.socket(fileno=chosen.control)}, deadline=None)
     links = {number: socket.socket(fileno=handle) for number, handle in chosen.link}
-    channel = SocketChannel(chosen.party, links, deadline=chosen.deadline)
+    # A helper receives nothing and is ahead of the servers: its small deals go out together.
+    gather = _GATHERED if chosen.party == HELPER and not PARTY_KINDS[chosen.engine].replicated else 0
+    # Where the other server has other cores, its answer comes sooner than this one falls asleep and wakes again.
+    channel = SocketChannel(chosen.party, links, chosen.deadline, gather, _SECONDS_AWAKE if chosen.cores else 0.0)
     calibrate()
     one_thread()
     try:

@@ -12,6 +12,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Mapping
+from time import perf_counter
 
 import numpy as np
 
@@ -54,15 +55,28 @@ def connected_pair(family: str = "unix") -> tuple[socket.socket, socket.socket]:
 class SocketChannel:
     """A :class:`~securefl.mpc.channel.Channel` over one socket per peer. ``deadline``: seconds without any progress.
 
-    ``None`` waits for ever: for a party between two commands of its client.
+    ``None`` waits for ever: for a party between two commands of its client. ``gather``: so many bytes of messages to a
+    peer may wait for the next one, or for :meth:`flush`: one system call then takes many small messages, and wakes the
+    peer once. For a party that is ahead of the others; a party that receives lets them out before it waits.
+    ``awake``: seconds for which it asks again before it sleeps until a message is there.
     """
 
-    def __init__(self, party: int, links: Mapping[int, socket.socket], deadline: float | None = 60.0) -> None:
+    def __init__(
+        self,
+        party: int,
+        links: Mapping[int, socket.socket],
+        deadline: float | None = 60.0,
+        gather: int = 0,
+        awake: float = 0.0,
+    ) -> None:
         self.party = party
         self.traffic: dict[int, Traffic] = {other: Traffic() for other in links}
         self._links = dict(links)
         self._kept: dict[int, deque[memoryview]] = {other: deque() for other in links}
         self._kept_bytes = 0
+        self._awake = awake
+        self._gather = gather
+        self._gathered: dict[int, bytearray] = {other: bytearray() for other in links}
         self._buffers = {other: memoryview(bytearray(_AHEAD)) for other in links}
         self._ahead: dict[int, memoryview] = {other: memoryview(b"") for other in links}
         self.deadline = deadline
@@ -89,7 +103,20 @@ class SocketChannel:
         traffic = self.traffic[to]
         traffic.bytes_sent += size
         traffic.messages_sent += 1
-        rest: list[memoryview] = [memoryview(size.to_bytes(8, "big")), *views]
+        header = size.to_bytes(8, "big")
+        gathered = self._gathered[to]
+        if len(gathered) + size + len(header) <= self._gather:
+            gathered += header
+            for view in views:
+                gathered += view
+            return
+        before: list[memoryview] = []
+        if gathered:
+            before, self._gathered[to] = [memoryview(gathered)], bytearray()
+        self._out(to, [*before, memoryview(header), *views])
+
+    def _out(self, to: int, rest: list[memoryview]) -> None:
+        """Hand bytes to the kernel, and keep what it does not take."""
         if not self._kept[to]:
             rest = self._write(to, rest)
         for view in rest:
@@ -135,9 +162,16 @@ class SocketChannel:
         return LostPartyError(f"party {party} made no progress for {self.deadline} s", party)
 
     def flush(self) -> None:
-        """Wait until everything kept has gone out."""
+        """Wait until everything gathered or kept has gone out."""
+        self._let_out()
         while self._kept_bytes:
             self._wait(None)
+
+    def _let_out(self) -> None:
+        for to, gathered in self._gathered.items():
+            if gathered:
+                self._gathered[to] = bytearray()
+                self._out(to, [memoryview(gathered)])
 
     # ---- receiving
 
@@ -174,6 +208,8 @@ class SocketChannel:
             part = parts[0][: ahead.nbytes]
             part[:] = ahead[: part.nbytes]
             ahead, due, parts = ahead[part.nbytes :], due - part.nbytes, _after(parts, part.nbytes)
+        if due > missing and self._gather:
+            self._let_out()
         while due > missing:
             got = self._read(sender, [*parts, self._buffers[sender]])
             parts, ahead = _after(parts, got), self._buffers[sender][: max(got - due, 0)]
@@ -184,12 +220,16 @@ class SocketChannel:
     def _read(self, sender: int, parts: list[memoryview]) -> int:
         """At least one byte into ``parts``."""
         link = self._links[sender]
+        until = perf_counter() + self._awake if self._awake else 0.0
         while True:
             # While something is kept the kernel's timer must not hold this party: the peer may wait for just that.
             waiting = bool(self._kept_bytes)
+            awake = not waiting and bool(until) and perf_counter() < until
             try:
-                got = link.recvmsg_into(parts, 0, socket.MSG_DONTWAIT if waiting else 0)[0]
+                got = link.recvmsg_into(parts, 0, socket.MSG_DONTWAIT if waiting or awake else 0)[0]
             except BlockingIOError:
+                if awake:
+                    continue
                 if not waiting:
                     raise self._silent(sender) from None
                 self._wait(sender)

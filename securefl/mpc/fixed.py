@@ -7,7 +7,7 @@ never fail.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,20 +25,30 @@ PRODUCT_FRACTION: Final = 2 * FRACTION + 1
 HEADROOM_BITS: Final = 62
 
 
+#: Values encoded at one time: what is between stays in the cache.
+_BLOCK: Final = 1 << 14
+
+
 def encode(values: ArrayLike, fraction: int = FRACTION, limit: float | None = None) -> Words:
     """uint64 of the same shape: ``rint(values · 2^fraction)``, ties to even, mod 2^64.
 
     ``limit``: the largest size a value may have; by default what the headroom holds. Raises
     :class:`InvalidInputError` for values that are not finite or larger.
     """
-    real = np.asarray(values, dtype=np.float64)
+    real = np.asarray(values)
     most = 2.0 ** (HEADROOM_BITS - fraction) if limit is None else limit
-    if real.size and not np.abs(real).max() <= most:  # a NaN compares false
-        raise InvalidInputError(
-            f"values to share must be finite and at most {most:g} in size: clip, rescale, or state a larger range"
-        )
-    scaled: NDArray[Any] = np.asarray(np.rint(real * 2.0**fraction))
-    return scaled.astype(np.int64).view(np.uint64)
+    words = np.empty(real.shape, np.int64)
+    flat, out = real.reshape(-1), words.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK].astype(np.float64)
+        if not max(block.max(), -block.min()) <= most:  # a NaN compares false
+            raise InvalidInputError(
+                f"values to share must be finite and at most {most:g} in size: clip, rescale, or state a larger range"
+            )
+        block *= 2.0**fraction
+        np.rint(block, out=block)
+        out[start : start + _BLOCK] = block
+    return words.view(np.uint64)
 
 
 def decode(words: Words, fraction: int = FRACTION) -> NDArray[np.float64]:

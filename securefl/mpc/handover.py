@@ -19,7 +19,7 @@ from securefl.mpc.gemm import Words
 from securefl.mpc.party import Party, as_bytes
 from securefl.mpc.shared import Shared, Sown
 from securefl.primitives.entropy import Entropy
-from securefl.primitives.prg import KEY_BYTES, Keystream
+from securefl.primitives.prg import KEY_BYTES, Keystream, accumulate
 from securefl.wire import Buffer
 
 __all__ = ["expand", "hand_out", "take"]
@@ -34,16 +34,15 @@ def expand(key: Buffer, shape: Sequence[int]) -> Words:
 
 
 def hand_out(engine: str, words: Words, entropy: Entropy, sown: bool = False) -> list[Buffer]:
-    """What the client sends to each party, of a value that it shares.
+    """What the client sends to each party, of a value that it shares. ``words`` (contiguous) do not stay as they are.
 
     Dealer: a key to server 0, the rest to server 1, nothing to the helper, or the key too if ``sown``. Replicated:
     components 0 and 1 are streams, 2 the rest; every party gets the two that it holds.
     """
     keys = [entropy.token(KEY_BYTES) for _ in range(2 if engine == "replicated" else 1)]
-    rest = words
-    for key in keys:
-        rest = rest - expand(key, words.shape)
-    last = as_bytes(np.asarray(rest, order="C")) if words.size else memoryview(b"")
+    rest = np.ascontiguousarray(words).reshape(-1)
+    accumulate(rest, (), keys)
+    last = as_bytes(rest) if rest.size else memoryview(b"")
     if engine == "replicated":
         return [b"".join(keys), b"".join((keys[1], last)), b"".join((last, keys[0]))]
     return [keys[0], last, keys[0] if sown else b""]

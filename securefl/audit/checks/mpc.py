@@ -17,11 +17,21 @@ from securefl.mpc.graph import Graph
 from securefl.mpc.operations import bilinear, mul, negative, relu_and_sign, reveal_bits, truncate
 from securefl.mpc.party import Party
 from securefl.mpc.service import decode_command
-from securefl.mpc.shared import Shared, Sown
+from securefl.mpc.shared import Shared, Sown, concatenate, stack
+from securefl.mpc.tournament import play, route
 from securefl.primitives.prg import Keystream
 from securefl.wire import Buffer
 
-__all__ = ["CHECKS", "Links", "at_all_parties", "check_batches", "check_stream", "product_of", "words_of"]
+__all__ = [
+    "CHECKS",
+    "Links",
+    "at_all_parties",
+    "check_batches",
+    "check_stream",
+    "product_of",
+    "tournament_of",
+    "words_of",
+]
 
 T = TypeVar("T")
 
@@ -101,6 +111,12 @@ def at_all_parties(work: Callable[[int], T]) -> list[T]:
     return [future.result() for future in futures]
 
 
+def tournament_of(operands: Sequence[Shared]) -> Shared:
+    """What the rows get of the last operand by a tournament, then the largest of each column. Flat."""
+    best, wins = play(stack(operands[:-1]))
+    return concatenate((route(wins, operands[-1]), best[None])).reshape(-1)
+
+
 def _run(party: Party, operation: str, places: int, operands: list[Shared]) -> tuple[Shared | None, list[int] | None]:
     if operation.removesuffix("-of-sown") in {"product", "double-product"}:
         return product_of(operation, operands), None
@@ -109,6 +125,8 @@ def _run(party: Party, operation: str, places: int, operands: list[Shared]) -> t
         return mul(cut[0], cut[-1]), None
     if operation == "truncate":
         return truncate(operands[0], places), None
+    if operation == "tournament":
+        return tournament_of(operands), None
     if operation == "negative":
         return None, _revealed(reveal_bits(negative(operands[0])))
     x = product_of(operation.removeprefix("relu-of-"), operands) if len(operands) == 2 else operands[0]

@@ -9,7 +9,15 @@ from typing import Final
 import numpy as np
 
 from securefl.audit.checks import Case, Check, expect, refused
-from securefl.audit.checks.mpc import Links, at_all_parties, check_batches, check_stream, product_of, words_of
+from securefl.audit.checks.mpc import (
+    Links,
+    at_all_parties,
+    check_batches,
+    check_stream,
+    product_of,
+    tournament_of,
+    words_of,
+)
 from securefl.mpc.bits import Bits
 from securefl.mpc.channel import PARTIES
 from securefl.mpc.operations import mul, negative, relu_and_sign, select, settle, truncate
@@ -26,6 +34,8 @@ def _run(operation: str, places: int, operands: list[Shared]) -> tuple[Shared | 
     if operation in {"product", "double-product"}:
         result = product_of(operation, operands)
         settle(result)
+    elif operation == "tournament":
+        result = tournament_of(operands)
     elif operation == "truncate":
         result = truncate(x, places)
     elif operation == "truncated-product":

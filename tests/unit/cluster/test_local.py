@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -159,6 +160,32 @@ def test_maxima_before_a_relu_are_what_they_are_behind_it(servers) -> None:
         assert (servers.share(net)(servers.share(x)).reveal() - net(x)).abs().max() < 1e-4
 
 
+class Applied(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: nn.functional.max_pool2d(torch.relu(x), 2),
+        lambda x: nn.functional.max_pool2d(x, (3, 2), stride=1, padding=1),
+        lambda x: nn.functional.max_pool2d(x, kernel_size=3, stride=[2, 1], dilation=(1, 1)),
+        lambda x: torch.max_pool2d(x, 2, 1),
+        lambda x: nn.functional.avg_pool2d(x, 3, 2, 1),
+    ],
+)
+def test_pooling_functions_are_pooling_layers(servers, pool) -> None:
+    x = torch.randn(2, 2, 5, 6)
+    assert (servers.share(Applied(pool))(servers.share(x)).reveal() - pool(x)).abs().max() < 1e-4
+
+
 def test_costs_are_counted_from_the_last_time(servers) -> None:
     model = servers.share(mlp())
     x = servers.share(torch.rand(8, 20))
@@ -213,6 +240,12 @@ def test_what_is_forgotten_here_is_dropped_there(servers) -> None:
         (nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.BatchNorm1d(2)), "'2' must follow"),
         (nn.Sequential(nn.Conv2d(2, 2, 1, groups=2)), "'0' has groups"),
         (nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)), "'0' uses ceil_mode"),
+        (nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "'0' uses return_indices"),
+        (nn.Sequential(nn.MaxPool2d(2, dilation=2)), "'0' uses dilation"),
+        (nn.Sequential(nn.AvgPool2d(2, count_include_pad=False)), "'0' uses count_include_pad"),
+        (nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), "'0' uses divisor_override"),
+        (Applied(lambda x: nn.functional.max_pool2d(x, 2, dilation=(1, 2))), "'max_pool2d' uses dilation"),
+        (Applied(lambda x: nn.functional.max_pool2d(x, x.size(2))), "'max_pool2d' has sizes that depend on the input"),
         (nn.Sequential(nn.Softmax(dim=0)), "dimension 0"),
         (nn.Sequential(), "computes nothing"),
     ],
@@ -317,3 +350,17 @@ def test_processes_over_tcp_compute_the_same(engine: str) -> None:
         assert (model(servers.share(x)).reveal() - net(x)).abs().max() < 2e-4
         model.train_step(servers.share(x), servers.share(torch.zeros(8, dtype=torch.int64)), lr=0.1)
         assert servers.cost().rounds > 50
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one core, or none to choose"
+)
+def test_servers_of_a_dealer_have_cores_of_their_own() -> None:
+    allowed = os.sched_getaffinity(0)
+    with local_cluster(deadline=20) as cluster:
+        zero, one, helper = (os.sched_getaffinity(process) for process in cluster.processes)
+    assert zero
+    assert one
+    assert zero | one == allowed
+    assert not zero & one
+    assert helper == allowed

@@ -105,3 +105,57 @@ def test_silence_ends_at_the_deadline() -> None:
         one.receive(0, 1)
     zero.close()
     one.close()
+
+
+def test_small_messages_wait_for_the_next_large_one_or_for_a_flush() -> None:
+    left, right = connected_pair("tcp")
+    zero, one = SocketChannel(0, {1: left}, 20.0, gather=100), SocketChannel(1, {0: right}, 0.2)
+    zero.send(1, b"a" * 40)
+    zero.send(1, b"b" * 40)
+    with pytest.raises(LostPartyError):
+        one.receive(0, 40)
+    one.deadline = 20.0
+    zero.send(1, b"c" * 5, b"d" * 200)
+    assert [bytes(one.receive(0, size)) for size in (40, 40, 205)] == [b"a" * 40, b"b" * 40, b"c" * 5 + b"d" * 200]
+    zero.send(1)
+    zero.flush()
+    assert bytes(one.receive(0, 0)) == b""
+    zero.close()
+    one.close()
+
+
+def test_a_party_that_waits_lets_out_what_it_has_gathered() -> None:
+    """Otherwise two that answer each other would wait for ever."""
+    left, right = connected_pair()
+    ends = SocketChannel(0, {1: left}, 5.0, gather=1000), SocketChannel(1, {0: right}, 5.0, gather=1000)
+    got: list[list[bytes]] = [[], []]
+
+    def talk(me: int) -> None:
+        for turn in range(20):
+            ends[me].send(1 - me, bytes([turn]) * turn)
+            got[me].append(bytes(ends[me].receive(1 - me, turn)))
+        ends[me].flush()
+
+    threads = [threading.Thread(target=talk, args=(me,)) for me in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got[0] == got[1] == [bytes([turn]) * turn for turn in range(20)]
+    for end in ends:
+        end.close()
+
+
+@pytest.mark.parametrize("awake", [0.0, 0.05])
+def test_a_party_that_stays_awake_gets_messages_before_and_after_it_falls_asleep(awake: float) -> None:
+    left, right = connected_pair("tcp")
+    zero, one = SocketChannel(0, {1: left}, 0.3), SocketChannel(1, {0: right}, 0.3, awake=awake)
+    for seconds in (0.0, 0.01, 0.1):
+        timer = threading.Timer(seconds, zero.send, (1, b"x" * 50))
+        timer.start()
+        assert bytes(one.receive(0, 50)) == b"x" * 50
+        timer.join()
+    with pytest.raises(LostPartyError, match=r"no progress for 0\.3 s"):
+        one.receive(0, 1)
+    zero.close()
+    one.close()

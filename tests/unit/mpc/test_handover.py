@@ -16,7 +16,7 @@ ENGINES = pytest.mark.parametrize("engine", ["dealer", "replicated"])
 @pytest.mark.parametrize("shape", [(), (0,), (3, 5)])
 def test_the_parties_have_the_value(engine: str, shape) -> None:
     words = np.random.default_rng(0).integers(0, 2**64, shape, dtype=np.uint64)
-    payloads = hand_out(engine, words, SystemEntropy())
+    payloads = hand_out(engine, words.copy(), SystemEntropy())
 
     def program(party):
         return reveal(take(party, shape, 16, memoryview(payloads[party.me])))
