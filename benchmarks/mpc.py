@@ -25,6 +25,7 @@ from time import perf_counter
 from typing import Any
 
 import _mpc_engines
+import _mpc_training
 import numpy as np
 import torch
 from _harness import command_line, write_figures
@@ -273,6 +274,7 @@ def measure(quick: bool) -> dict[str, Any]:
         taken, cost = timed(servers, lambda: model.train_step(images, labels, lr=0.125), few)
         rows["training step, batch 128"] = {**taken, **cost, "samples": 128}
         report["digits"] = digits(servers, 1 if quick else 10)
+    report["convolutions"] = _mpc_training.measure(quick)
     report["engines"] = _mpc_engines.measure(mlp, processor, quick)
     report["engines"]["truncation"] = truncation_failures(10**6 if quick else 10**7, "replicated")
     report["truncation"] = truncation_failures(10**6 if quick else 10**8)
@@ -321,6 +323,7 @@ def show(report: dict[str, Any]) -> None:
             ],
         ],
     )
+    _mpc_training.show(report["convolutions"])
     _mpc_engines.show(report["engines"])
     cut = report["engines"]["truncation"]
     console.print(f"replicated: {cut['failures']} failures in {cut['products']:,} products up to 2^61", markup=False)

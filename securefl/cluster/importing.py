@@ -265,6 +265,8 @@ def _pool(path: str, module: nn.MaxPool2d | nn.AvgPool2d, kind: str) -> Layer:
         if getattr(module, option, value) not in {value, (value, value)}:
             raise ConfigurationError(f"the pooling {path!r} uses {option}, which shares do not support")
     window = Window(_pair(module.kernel_size), _pair(module.stride), _pair(module.padding))
+    if kind == "max_pool":
+        window.check_for_maxima()
     return Layer(kind, (), path, window=window)
 
 

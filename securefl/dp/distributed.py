@@ -79,6 +79,8 @@ class DistributedSkellam:
     def __post_init__(self) -> None:
         positive("clip_norm", self.clip_norm)
         positive("noise_multiplier", self.noise_multiplier)
+        if not 1e-6 <= self.noise_multiplier <= 1e6:  # beyond, floats do not carry the variance
+            raise ConfigurationError(f"noise_multiplier must be 1e-06 to 1e+06, got {self.noise_multiplier:g}")
         integer("dimension", self.dimension, 1)
         integer("clients", self.clients, 1)
         integer("minimum_survivors", self.minimum_survivors, 1)

@@ -28,7 +28,7 @@ from securefl.encoding.rotate import RotatedQuantizer
 from securefl.encoding.sparsify import RandomK
 from securefl.errors import ConfigurationError
 from securefl.integrations.invitation import Invitation
-from securefl.integrations.terms import CODERS, CompressionTerms
+from securefl.integrations.terms import CODERS, LARGEST_SCALE, SMALLEST_SCALE, CompressionTerms
 from securefl.machine import Segment, SumResult
 from securefl.primitives.kdf import Label, derive
 from securefl.types import ClientId, IntegerVector, PartyId, Tensors
@@ -36,8 +36,6 @@ from securefl.types import ClientId, IntegerVector, PartyId, Tensors
 __all__ = ["CompressedSum", "Compressor", "Feedback"]
 
 _GRIDS: Final = ("rotated", "fixed_point")
-#: Scales below this are no scale: a model that no longer moves.
-_SMALLEST: Final = 1e-30
 #: The one client of a client's own residual.
 _ME: Final[ClientId] = PartyId(1)
 
@@ -103,7 +101,7 @@ class Compressor:
 
     def learn(self, scale: Scale | None) -> None:
         """The next sum's scale, from the last; ``None`` after a sum that could not be used."""
-        usable = scale is not None and _SMALLEST < scale.mean_square < np.inf
+        usable = scale is not None and SMALLEST_SCALE < scale.mean_square < LARGEST_SCALE
         self._scale = scale if usable else None
 
 

@@ -35,6 +35,8 @@ MAX_TENSORS: Final = 2**16
 MAX_RANK: Final = 32
 KEY_BYTES: Final = 32
 MAX_INVITATION_BYTES: Final = 2**24
+#: Of one sum; checked before anything is made for each of them.
+MAX_CLIENTS: Final = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +125,15 @@ class Invitation:
             raise DecodeError(f"an invitation of version {version}; this is version {VERSION}")
         kind, protect, suite, key_model, weight_key = (read_text(reader) for _ in range(5))
         session, round, clients, threshold = bytes(reader.blob(limit=64)), reader.u32(), reader.u32(), reader.u32()
+        if clients > MAX_CLIENTS:
+            raise DecodeError(f"an invitation of {clients} clients; at most {MAX_CLIENTS} are in a sum")
         value_bits, clip_range, clip_norm = reader.u8(), read_float(reader), read_float(reader)
         max_weight = reader.u64()
         layout = tuple(_spec(reader) for _ in range(reader.count(limit=MAX_TENSORS, item_bytes=12)))
         count = reader.count(limit=MAX_TENSORS, item_bytes=12)
         metrics = tuple((read_text(reader), read_float(reader)) for _ in range(count))
+        if any(bound <= 0 for _, bound in metrics):
+            raise DecodeError("the bound of a metric is above 0")
         hashes = bytes(reader.raw(32)), bytes(reader.raw(32))
         flooding = read_flag(reader)
         identities = _keys(reader, MAX_INVITATION_BYTES)

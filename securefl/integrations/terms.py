@@ -10,10 +10,22 @@ from typing import Final
 from securefl.errors import ConfigurationError, DecodeError
 from securefl.wire import Reader, Writer
 
-__all__ = ["CODERS", "CompressionTerms", "NoiseTerms", "read_float", "read_text", "write_float"]
+__all__ = [
+    "CODERS",
+    "LARGEST_SCALE",
+    "SMALLEST_SCALE",
+    "CompressionTerms",
+    "NoiseTerms",
+    "read_float",
+    "read_text",
+    "write_float",
+]
 
 #: Coders of one sum without public state; pruned and powersgd carry state from round to round.
 CODERS: Final = ("random_k", "random_projection")
+#: Mean squares beyond these are no scale of float32 values; below: of a model that no longer moves.
+SMALLEST_SCALE: Final = 1e-30
+LARGEST_SCALE: Final = 1e30
 MAX_NAME: Final = 2**12
 SEED_BYTES: Final = 32
 
@@ -68,12 +80,14 @@ class CompressionTerms:
                 f"inside other systems an update is reduced by {' or '.join(CODERS)}; {self.coder!r} keeps public "
                 "state from round to round, which these integrations do not carry"
             )
-        if not (0 < self.fraction <= 1 and 0 <= self.decay <= 1 and self.clip_multiple > 0):
-            raise ConfigurationError("fraction lies in (0, 1], decay in [0, 1], clip_multiple above 0")
+        if not (0 < self.fraction <= 1 and 0 <= self.decay <= 1 and 1e-3 <= self.clip_multiple <= 1e3):
+            raise ConfigurationError("fraction lies in (0, 1], decay in [0, 1], clip_multiple in 0.001 to 1000")
         if self.levels and not 2 <= self.levels <= 255:
             raise ConfigurationError(f"levels must be 2 to 255, or 0 for the fixed-point grid, got {self.levels}")
         if len(self.seed) != SEED_BYTES or not (0 <= self.mean_square < math.inf and 0 <= self.sum_square < math.inf):
             raise ConfigurationError("compression needs a public seed of 32 bytes and scales of at least 0")
+        if self.mean_square and not SMALLEST_SCALE <= self.mean_square <= LARGEST_SCALE:
+            raise ConfigurationError(f"a mean square is 0 for none, or {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}")
         if not self.coder and not self.levels:
             raise ConfigurationError("compression by nothing: name a coder, or the levels of the rotated grid")
 

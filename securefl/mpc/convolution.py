@@ -5,6 +5,7 @@ Windows are a view of the image, so the image is opened once however often a pix
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,13 @@ class Window:
         if down < 1 or across < 1:
             raise ConfigurationError(f"no window of {self.size} fits an image of {height} × {width}")
         return down, across
+
+    def check_for_maxima(self) -> None:
+        """Raises :class:`ConfigurationError` for more padding than half a window: there is no maximum of nothing."""
+        if any(2 * pad > size for pad, size in zip(self.padding, self.size, strict=True)):
+            raise ConfigurationError(
+                f"a window of {self.size} for maxima is padded by at most half of it, not {self.padding}"
+            )
 
     def windows(self, images: Array) -> Array:
         """[b, c, h, w] to [b, c, down, across, *size]."""
@@ -101,12 +109,9 @@ def max_pool_and_wins(x: Shared, window: Window) -> tuple[Shared, tuple[Bits, ..
 
     Raises :class:`ConfigurationError` when no window fits, and for more padding than half a window.
     """
-    if any(2 * pad > size for pad, size in zip(window.padding, window.size, strict=True)):
-        raise ConfigurationError(
-            f"a window of {window.size} for maxima is padded by at most half of it, not {window.padding}"
-        )
-    window.output(*x.shape[2:])
-    cells = x.view(lambda images: _cells(images, window))
+    window.check_for_maxima()
+    shape = (math.prod(window.size), *x.shape[:2], *window.output(*x.shape[2:]))
+    cells = x.linear(lambda images: _cells(images, window), shape)  # differences are opened, so no form is kept
     if any(window.padding):
         outside = _cells(np.ones((1, 1, *x.shape[2:]), np.uint64), window) == 0
         cells = cells.add_words(np.where(outside, _FLOOR, np.uint64(0)))

@@ -133,7 +133,7 @@ class NoisyRows:
         exact = rows.astype(np.float64)
         norms = np.linalg.norm(exact, axis=1, keepdims=True)
         # the factor errs on the small side, so that no row exceeds the clip norm
-        exact *= np.minimum(1.0, self.clip_norm * (1 - 1e-9) / np.maximum(norms, 1e-300))
+        exact *= np.minimum(1.0, self.clip_norm * (1 - 1e-9) / np.maximum(norms, 0.5 * self.clip_norm))
         noise = wide_gaussian(self.entropy.token(32), exact.size).reshape(exact.shape)
         return float32_bytes(((np.rint(exact / step) + noise) * step).astype(np.float32))
 

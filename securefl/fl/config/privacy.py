@@ -26,8 +26,8 @@ class PrivacyConfig(Section):
     epsilon: float = Field(default=8.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
     noise: Literal["distributed", "central", "local"] = "distributed"
-    clip_norm: float = Field(default=1.0, gt=0)
-    noise_multiplier: float | None = Field(default=None, gt=0)
+    clip_norm: float = Field(default=1.0, gt=0, le=1e9)
+    noise_multiplier: float | None = Field(default=None, ge=1e-6, le=1e6)
     sampling_probability: float | None = Field(default=None, gt=0, le=1)
     colluders: int = Field(default=0, ge=0)
     adaptive: bool = False

@@ -54,8 +54,8 @@ class SplitConfig(Section):
     bits: int = Field(default=8, ge=2, le=16)
     ciphertexts: Literal["wide", "compact"] = "wide"
     weight_gradient: Literal["summed", "noised"] | None = None
-    clip_norm: float = Field(default=4.0, gt=0)
-    gradient_clip_norm: float = Field(default=1.0, gt=0)
+    clip_norm: float = Field(default=4.0, gt=0, le=1e9)
+    gradient_clip_norm: float = Field(default=1.0, gt=0, le=1e9)
     epsilon: float = Field(default=8.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
     parties: Literal["threads", "processes"] = "threads"

@@ -45,11 +45,15 @@ def test_what_a_party_of_three_holds_is_two_components_and_neither_is_the_image(
     total = demo_mpc._show_replicated(image, seen, lines.append)
     assert demo_mpc._distance(total, image) <= 2.0**-17
     top, bottom = lines[:9], lines[10:19]
-    clear = [line[:18] for line in top[1:]]
-    assert [line[:18] for line in bottom[1:]] == clear
+
+    def pixels(shown: list[str], column: int) -> str:
+        return "".join(line[18 * column : 18 * column + 16] for line in shown[1:])
+
+    clear = pixels(top, 0)
+    assert pixels(bottom, 0) == clear
     for shown in (top, bottom):
         for column in (1, 2, 3):
-            assert [line[18 * column : 18 * (column + 1)] for line in shown[1:]] != clear
+            assert sum(a == b for a, b in zip(pixels(shown, column), clear, strict=True)) < 64  # of 128, by chance 26
     seen[1]["second"] = seen[1]["part"]
     with pytest.raises(ConfigurationError, match="party 1 does not hold"):
         demo_mpc._show_replicated(image, seen, lines.append)

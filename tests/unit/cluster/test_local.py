@@ -249,6 +249,7 @@ def test_what_is_forgotten_here_is_dropped_there(servers) -> None:
         (nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)), "'0' uses ceil_mode"),
         (nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "'0' uses return_indices"),
         (nn.Sequential(nn.MaxPool2d(2, dilation=2)), "'0' uses dilation"),
+        (nn.Sequential(nn.MaxPool2d(3, padding=2)), "padded by at most half of it"),
         (nn.Sequential(nn.AvgPool2d(2, count_include_pad=False)), "'0' uses count_include_pad"),
         (nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), "'0' uses divisor_override"),
         (Applied(lambda x: nn.functional.max_pool2d(x, 2, dilation=(1, 2))), "'max_pool2d' uses dilation"),

@@ -140,6 +140,22 @@ def test_gradients_are_those_of_autograd(which: int, audit: float, engine: str) 
             assert (value - reference.state_dict()[name]).abs().max() < 1e-3, name
 
 
+@pytest.mark.parametrize("window", [(2, 2, 0), (3, 2, 1), ((3, 2), 1, (1, 1)), (1, 1, 0), ((1, 5), (1, 2), (0, 2))])
+@pytest.mark.parametrize(("audit", "engine"), [(0.0, "dealer"), (1.0, "dealer"), (0.0, "replicated")])
+def test_of_equal_pixels_the_one_that_torch_takes_gets_the_gradient(window: tuple, audit: float, engine: str) -> None:
+    """Small whole numbers: nothing is rounded, nearly all windows have equals; results agree to the last bit."""
+    net = nn.MaxPool2d(*window)
+    x = torch.randint(-2, 2, (40, 3, 7, 6)).float().requires_grad_(True)
+    y = net(x)
+    gradient = torch.randint(-9, 10, y.shape).float()
+    y.backward(gradient)
+    with local_cluster(engine=engine, parties="threads", deadline=20, audit=audit) as servers:
+        model = servers.share(net)
+        output = model.forward(servers.share(x.detach()))
+        assert torch.equal(output.reveal(), y)
+        assert torch.equal(model.backward(output, servers.share(gradient)).reveal(), x.grad)
+
+
 @pytest.mark.parametrize(("audit", "engine"), [(0.0, "dealer"), (1.0, "dealer"), (0.0, "replicated")])
 def test_an_output_may_be_its_own_gradient(audit: float, engine: str) -> None:
     """As it is of half the sum of squares: one tensor in two roles, at every party alike."""

@@ -5,9 +5,10 @@ from dataclasses import fields, replace
 import pytest
 
 from securefl.encoding.layout import TensorSpec
-from securefl.errors import DecodeError
+from securefl.errors import ConfigurationError, DecodeError
 from securefl.integrations.invitation import METRICS, Invitation
 from securefl.integrations.terms import CompressionTerms, NoiseTerms
+from securefl.integrations.vector import VectorCoder
 
 PLAIN = Invitation(
     kind="train",
@@ -104,6 +105,9 @@ def test_every_truncation_and_every_leftover_is_refused() -> None:
         ({"layout": (TensorSpec(METRICS, (1,), "float32"),)}, "twice"),
         ({"metrics": (("loss", 1.0), ("loss", 2.0))}, "twice"),
         ({"clip_range": float("nan")}, "finite"),
+        ({"metrics": (("loss", 0.0),)}, "above 0"),
+        ({"metrics": (("loss", -1.0),)}, "above 0"),
+        ({"clients": 2**32 - 1, "threshold": 2**31}, "at most 65536"),
         ({"layout": (), "metrics": ()}, "sum nothing"),
         ({"kind": "x" * 5000}, "at most"),
         ({"identities": (bytes(32),) * 5}, "all different"),
@@ -115,6 +119,27 @@ def test_every_truncation_and_every_leftover_is_refused() -> None:
 def test_what_cannot_be_is_refused(changes: dict, says: str) -> None:
     with pytest.raises(DecodeError, match=says):
         Invitation.decode(replace(PLAIN, **changes).encode())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"clip_multiple": 1e-300}, {"clip_multiple": 1e300}, {"mean_square": 1e-300}, {"mean_square": 1e300}],
+)
+def test_scales_that_float32_cannot_carry_are_refused(changes: dict) -> None:
+    terms = COMPRESSED.compression
+    with pytest.raises(ConfigurationError, match=r"1e\+30|0\.001 to 1000"):
+        replace(terms, **changes)
+    for name, value in changes.items():
+        object.__setattr__(terms := replace(terms), name, value)
+    with pytest.raises(DecodeError, match="cannot be"):
+        Invitation.decode(replace(COMPRESSED, compression=terms).encode())
+
+
+@pytest.mark.parametrize("multiplier", [5e-324, 1e-300, 1e300])
+def test_noise_that_cannot_be_is_refused_by_name(multiplier: float) -> None:
+    proposed = replace(NOISY, noise=replace(NOISY.noise, noise_multiplier=multiplier))
+    with pytest.raises(ConfigurationError, match="noise_multiplier"):
+        VectorCoder.of(Invitation.decode(proposed.encode()))
 
 
 def test_other_versions_and_flags_are_refused() -> None:

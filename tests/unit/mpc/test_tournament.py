@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from securefl.cluster.threads import run_parties
+from securefl.mpc.compare import SEGMENT
 from securefl.mpc.operations import reveal
 from securefl.mpc.party import Party
 from securefl.mpc.shared import Shared, concatenate, public
@@ -35,18 +36,20 @@ def test_maxima_along_an_axis(both, n: int, axis: int) -> None:
     np.testing.assert_array_equal(got, values.max(axis=axis))
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 13])
-def test_what_the_winners_get_goes_to_the_first_of_the_largest(both, n: int) -> None:
+@pytest.mark.parametrize(
+    ("n", "columns"), [(1, 50), (2, 50), (3, 50), (4, 50), (5, 50), (9, 50), (13, 50), (5, 2 * SEGMENT)]
+)
+def test_what_the_winners_get_goes_to_the_first_of_the_largest(both, n: int, columns: int) -> None:
     """Of few different numbers, so that most columns have several that are largest."""
     rng = np.random.default_rng(n)
-    values, prizes = rng.integers(0, 3, (n, 50)), rng.integers(-(2**60), 2**60, 50)
+    values, prizes = rng.integers(0, 3, (n, columns)), rng.integers(-(2**60), 2**60, columns)
 
     def program(party: Party):
         best, wins = play(words(party, values))
         got = route(wins, words(party, prizes))
-        return reveal(concatenate((got, best.reshape(1, 50))))
+        return reveal(concatenate((got, best.reshape(1, columns))))
 
-    expected = np.zeros((n + 1, 50), np.int64)
-    expected[values.argmax(axis=0), np.arange(50)] = prizes
+    expected = np.zeros((n + 1, columns), np.int64)
+    expected[values.argmax(axis=0), np.arange(columns)] = prizes
     expected[n] = values.max(axis=0)
     np.testing.assert_array_equal(both(program), expected)

@@ -102,3 +102,10 @@ def test_the_event_costs_what_a_gaussian_of_its_multiplier_costs() -> None:
     z, delta = 3.0, 1e-5
     epsilon = event_epsilon(NoisyRows(1.0, z, 40).event(), delta, NeighboringRelation.REPLACE_ONE)
     assert gaussian_mu(epsilon, delta) == pytest.approx(2 / z, rel=2e-3)
+
+
+@pytest.mark.parametrize("clip_norm", [1e-9, 1.0, 1e9])
+def test_rows_of_nothing_are_noise_alone_at_every_clip_norm(clip_norm: float) -> None:
+    rows = NoisyRows(clip_norm, 0.5, 3)
+    found = rows.decode(rows.encode(np.zeros((4, 3), dtype=np.float32)), 4, 3)
+    assert 0 < np.abs(found).max() < 6 * rows.stddev
