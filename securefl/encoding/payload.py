@@ -84,9 +84,7 @@ class Payload:
         count = self.grid.segment.size
         out = np.empty(count + self._tail.segment.size, dtype=np.uint64)
         if largest > _LARGEST:
-            raise InvalidInputError(
-                f"a value of magnitude {largest:g} has no finite square in float32: clip the update"
-            )
+            raise InvalidInputError("a value has no finite square in float32: clip the update")
         energy = float(np.dot(values, values)) / (values.size * self.reference)
         clipped = self.grid.encode(values, seed=seed, out=out[:count])
         self._tail.encode(weight, energy, out[:count], out[count:])

@@ -81,9 +81,14 @@ class VectorCoder:
         compressing client kept.
 
         Raises :class:`InvalidInputError` for values that cannot be summed, a weight beyond ``max_weight``, and a
-        metric that was asked for and is missing. Metrics that were not asked for are left out.
+        metric that was asked for and is missing; its text, which engines carry to the server, has none of them in it.
+        Metrics that were not asked for are left out.
         """
         proposed, coder = self.invitation, self.coder
+        if proposed.noise is None and not (type(weight) is int and 1 <= weight <= proposed.max_weight):
+            raise InvalidInputError(
+                f"the weight {proposed.weight_key!r} must be a whole number from 1 to {proposed.max_weight}, max_weight"
+            )
         given = dict(update)
         if proposed.clip_norm and given:
             layout = Layout(proposed.layout)
@@ -104,7 +109,7 @@ class VectorCoder:
     def _metric(self, name: str, bound: float, metrics: Mapping[str, float]) -> float:
         value = metrics.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise InvalidInputError(f"the metric {name!r} is asked for and must be a finite number, got {value!r}")
+            raise InvalidInputError(f"the metric {name!r} is asked for and must be a finite number")
         return min(max(value / bound, -1.0), 1.0) * self.invitation.clip_range
 
     def decode(self, result: SumResult) -> Means:

@@ -24,6 +24,7 @@ from securefl.integrations.participant import Participant
 from securefl.integrations.policy import Policy
 from securefl.integrations.settings import Settings
 from securefl.integrations.tensors import arrays_hash, difference, floating, layout_of
+from securefl.integrations.terms import CompressionTerms
 from securefl.integrations.vector import VectorCoder
 from securefl.types import PartyId
 from securefl.wire import Reader, Writer
@@ -152,6 +153,36 @@ def test_what_is_suspended() -> None:
 def test_a_metric_that_is_asked_for_must_be_a_number(metrics: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match="'m'"):
         VectorCoder.of(invitation()).encode(UPDATES[1], 1, metrics)
+
+
+COMPRESSED = CompressionTerms("", 1.0, 3, 3.0, False, 1.0, bytes(32))
+
+
+@pytest.mark.parametrize("compression", [None, COMPRESSED])
+@pytest.mark.parametrize(
+    ("weight", "metrics", "added", "says"),
+    [
+        (73123, {"m": 1.0}, 0.0, "'n' must be a whole number from 1 to 64"),
+        (0, {"m": 1.0}, 0.0, "'n' must be a whole number from 1 to 64"),
+        (73123.5, {"m": 1.0}, 0.0, "'n' must be a whole number from 1 to 64"),
+        (5, {"m": "73123"}, 0.0, "'m' is asked for"),
+        (5, {"m": [73123]}, 0.0, "'m' is asked for"),
+        (5, {"m": 1.0}, np.nan, "not finite"),
+        (5, {"m": 1.0}, 7.3123e30, "no finite square"),
+    ],
+)
+def test_what_cannot_be_summed_is_not_in_the_error(
+    weight: Any, metrics: Any, added: float, says: str, compression: CompressionTerms | None
+) -> None:
+    """An engine carries the text to the server."""
+    given = {name: value + np.float32(added) for name, value in UPDATES[1].items()}
+    coder = VectorCoder.of(invitation(compression=compression))
+    if says == "no finite square" and compression is None:
+        coder.encode(given, weight, metrics)  # cut at the clip range
+        return
+    with pytest.raises(InvalidInputError, match=says) as caught:
+        coder.encode(given, weight, metrics)
+    assert "3123" not in str(caught.value)
 
 
 def test_a_metric_beyond_its_bound_is_cut() -> None:
