@@ -25,11 +25,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import GCM
-
 from securefl.errors import DecodeError
+from securefl.primitives.tag import TAG_BYTES, TAG_KEY_BYTES, gmac
 from securefl.types import PartyId
 
 __all__ = [
@@ -49,9 +46,10 @@ __all__ = [
 VERSION: Final = 1
 _HEADER: Final = struct.Struct(">BBBBIIIQ32s")
 HEADER_BYTES: Final = _HEADER.size
-CHECKSUM_BYTES: Final = 16
+CHECKSUM_BYTES: Final = TAG_BYTES
 OVERHEAD_BYTES: Final = HEADER_BYTES + CHECKSUM_BYTES
-_PIECE: Final = 1 << 30  # OpenSSL takes less than 2 GiB at once
+#: Of checksums: they find accidents, and authenticate nothing.
+_PUBLIC_KEY: Final = bytes(TAG_KEY_BYTES)
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -70,14 +68,8 @@ class Envelope:
 
 
 def _checksum(*parts: Buffer) -> bytes:
-    """GMAC under a public key: an error-detecting code. [SP 800-38D §6.4, GHASH]"""
-    state = Cipher(AES(bytes(16)), GCM(bytes(12))).encryptor()
-    for part in parts:
-        view = memoryview(part)
-        for at in range(0, view.nbytes, _PIECE):
-            state.authenticate_additional_data(view[at : at + _PIECE])
-    state.finalize()
-    return state.tag
+    """GMAC under a public key: an error-detecting code."""
+    return gmac(_PUBLIC_KEY, *parts)
 
 
 def seal_frame(protocol: int, kind: int, context: bytes, sender: PartyId, recipient: PartyId, *parts: Buffer) -> bytes:

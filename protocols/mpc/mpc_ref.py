@@ -63,6 +63,23 @@ class Stream:
         return [int.from_bytes(raw[i : i + width], "little") for i in range(0, len(raw), width)]
 
 
+class Told:
+    """d of §4.1 by pair: what the client told both. ``secret``: of the servers."""
+
+    def __init__(self, secret: bytes, session: bytes) -> None:
+        self.secret, self.session, self.count = secret, session, 0
+        self.d = {(0, 1): b"", (0, 2): b"", (1, 2): b""}
+
+    def given(self, m: bytes, first: bytes, second: bytes) -> None:
+        """§9: m to both servers, a key to each of them, both to the helper."""
+        self.count += 1
+        parts = (b"securefl/v1/mpc/told", self.session, bytes([0, 1]), self.count.to_bytes(8, "big"))
+        key = HKDF(self.secret, 16, b"", SHA256, 1, b"".join(len(p).to_bytes(4, "big") + p for p in parts))
+        tag = AES.new(key, AES.MODE_GCM, nonce=bytes(12)).update(m).digest()
+        for pair, told in (((0, 2), first), ((1, 2), second), ((0, 1), tag)):
+            self.d[pair] = SHA256.new(self.d[pair] + told).digest()
+
+
 @dataclass
 class Value:
     zero: Words
@@ -86,6 +103,17 @@ def plane(bits: list[int]) -> int:
 def bits_of(number: int, count: int) -> list[int]:
     size = (count + 7) // 8 * 8
     return [(number >> (size - 1 - i)) & 1 for i in range(count)]
+
+
+# ---- §4.2
+
+
+def given(words: Words, first: bytes, second: bytes) -> tuple[Value, Form]:
+    """A value of which the client gives the opened form, from two keys."""
+    zero, one = Stream(first).words(len(words)), Stream(second).words(len(words))
+    m = [(w + a + b) % RING for w, a, b in zip(words, zero, one, strict=True)]
+    value = Value([(w - a) % RING for w, a in zip(m, zero, strict=True)], [-b % RING for b in one], [0] * len(m))
+    return value, (m, zero, one)
 
 
 # ---- §5.1 from opened forms
@@ -177,16 +205,6 @@ class Session:
 
     def double(self, x: Value, y: Value) -> Value:
         return double(*self.open_masked([x, y]))
-
-    def open_sown(self, x: Value, y: Value) -> tuple[Form, Form]:
-        """Of a sown x: −x.zero is λ₀ already. y is opened beside it, and first."""
-        n = len(x.zero)
-        y0, y1, x1 = self.a.words(n), self.b.words(n), self.b.words(n)
-        zero = [(y.zero[i] + y0[i]) % RING for i in range(n)]
-        one = [(y.one[i] + y1[i]) % RING for i in range(n)] + [(x.one[i] + x1[i]) % RING for i in range(n)]
-        self.exchange(packed(zero), packed(one))
-        m = [(zero[i] + one[i]) % RING for i in range(n)]
-        return (one[n:], [-word % RING for word in x.zero], x1), (m, y0, y1)
 
     def settle(self, values: list[Value]) -> list[Value]:
         shares = self.deal(1, [(value.helper, 8, False) for value in values])

@@ -145,9 +145,9 @@ def operations() -> dict[str, Any]:
     halves = [0, 1, -1, 2**30, -(2**30), 3, 70000, -70000, 5]
     cases: list[tuple[str, str, list[list[int]], int]] = [
         ("product", "product", [edges, words("factor", 9)], 0),
-        ("product-of-sown", "product-of-sown", [edges, words("factor", 9)], 0),
+        ("product-of-given", "product-of-given", [edges, words("factor", 9)], 0),
         ("double-product", "double-product", [edges, words("factor", 9)], 0),
-        ("double-product-of-sown", "double-product-of-sown", [edges, words("factor", 9)], 0),
+        ("double-product-of-given", "double-product-of-given", [edges, words("factor", 9)], 0),
         ("square-of-truncated", "square-of-truncated", [edges], 24),
         ("product-of-truncated-16", "product-of-truncated", [edges, edges[::-1]], 16),
         ("product-of-truncated-32", "product-of-truncated", [edges, edges[::-1]], 32),
@@ -181,7 +181,7 @@ def operations() -> dict[str, Any]:
         "spec": "protocols/mpc/SPEC.md §5",
         "description": "One operation by all three parties from given keys and shares: all messages, and the result. "
         "Messages are listed per link, in order. 'parts' are the servers' shares of each operand; the operands' helper "
-        "parts are zero; of products of sown values the helper knows server 0's part of the first. 'result' are the "
+        "parts are zero; of products of given values the first comes opened from 'given', two keys. 'result' are the "
         "three parts; 'signs' what a comparison or relu finds.",
         "groups": [group("operation", tests)],
     }
@@ -221,15 +221,22 @@ def operation_test(name: str, operation: str, operands: list[list[int]], places:
         values.append(
             ref.Value(zero, [(v - z) % ref.RING for v, z in zip(operand, zero, strict=True)], [0] * len(operand))
         )
+    given: dict[str, Any] = {"operation": operation, "places": places, "keys": [key.hex() for key in keys]}
+    forms: list[ref.Form] = []
+    if operation.endswith("-of-given"):
+        chosen = expand(f"{name}/given", 32)
+        values[0], form = ref.given([v % ref.RING for v in operands[0]], chosen[:16], chosen[16:])
+        forms = [form, *session.open_masked(values[1:])]
+        given["given"] = chosen.hex()
     signs: list[int] | None = None
     if operation == "product":
         result = session.product(*values)
-    elif operation == "product-of-sown":
-        result = ref.product(*session.open_sown(*values))
+    elif operation == "product-of-given":
+        result = ref.product(*forms)
     elif operation == "double-product":
         result = session.double(*values)
-    elif operation == "double-product-of-sown":
-        result = ref.double(*session.open_sown(*values))
+    elif operation == "double-product-of-given":
+        result = ref.double(*forms)
     elif operation in {"square-of-truncated", "product-of-truncated"}:
         result = session.product_of_truncated(values, places)
     elif operation == "truncate":
@@ -255,7 +262,6 @@ def operation_test(name: str, operation: str, operands: list[list[int]], places:
         expected["result"] = [strings(part) for part in (result.zero, result.one, result.helper)]
     if signs is not None:
         expected["signs"] = signs
-    given = {"operation": operation, "places": places, "keys": [key.hex() for key in keys]}
     parts = [[strings(value.zero), strings(value.one)] for value in values]
     return {
         "id": name,
@@ -278,7 +284,7 @@ def check(operation: str, operands: list[list[int]], places: int, result: ref.Va
         others = ends if len(operands) == 1 else [[v >> places, (v >> places) + 1] for v in operands[1]]
         for g, a, b in zip(got, ends, others, strict=True):
             assert g % ref.RING in {u * v % ref.RING for u in a for v in b}, (operation, g, a, b)
-    elif operation.removesuffix("-of-sown") in {"product", "double-product"}:
+    elif operation.removesuffix("-of-given") in {"product", "double-product"}:
         times = 2 if operation.startswith("double") else 1
         assert [v % ref.RING for v in got] == [times * x * y % ref.RING for x, y in zip(*operands, strict=True)]
     elif operation == "tournament":
@@ -301,7 +307,7 @@ def commands() -> dict[str, Any]:
         {"kind": "linear", "inputs": [0], "name": "0", "parameters": ["0.weight"], "gain": 1, "offset": -32},
     ]
     good = {
-        "put": '{"do":"put","fraction":16,"id":1,"shape":[2,3],"sown":true}',
+        "put": '{"do":"put","fraction":16,"id":1,"shape":[2,3],"opened":true}',
         "get": '{"batch":9,"do":"get","tensor":1}',
         "apply": '{"batch":3,"do":"apply","fresh":false,"input":1,"model":2,"output":4}',
         "cost": '{"do":"cost"}',
@@ -314,11 +320,11 @@ def commands() -> dict[str, Any]:
         "not-json": ("put", '{"do":"put"'),
         "unknown": ("put", '{"do":"eval","code":"1"}'),
         "extra-field": ("cost", '{"do":"cost","also":1}'),
-        "missing-field": ("put", '{"do":"put","id":1,"shape":[2,3],"sown":true}'),
-        "negative": ("put", '{"do":"put","fraction":16,"id":-1,"shape":[2,3],"sown":true}'),
-        "float-id": ("put", '{"do":"put","fraction":16,"id":1.0,"shape":[2,3],"sown":true}'),
+        "missing-field": ("put", '{"do":"put","id":1,"shape":[2,3],"opened":true}'),
+        "negative": ("put", '{"do":"put","fraction":16,"id":-1,"shape":[2,3],"opened":true}'),
+        "float-id": ("put", '{"do":"put","fraction":16,"id":1.0,"shape":[2,3],"opened":true}'),
         "boolean-number": ("get", '{"batch":true,"do":"get","tensor":1}'),
-        "shape-of-text": ("put", '{"do":"put","fraction":16,"id":1,"shape":["2"],"sown":true}'),
+        "shape-of-text": ("put", '{"do":"put","fraction":16,"id":1,"shape":["2"],"opened":true}'),
         "rate-of-text": (
             "step",
             '{"batch":5,"divisor":32,"do":"step","fresh":false,"model":2,"momentum":0.9,"rate":"0.05"}',
@@ -396,7 +402,7 @@ def session() -> dict[str, Any]:
     for number, rows in enumerate(matrices, 1):
         flat = [value for row in rows for value in row]
         shape = (len(flat),) if len(rows) == 1 else (len(rows), len(rows[0]))
-        tensor, commands = play.put(number, shape, flat, expand(f"inference/key/{number}", 16))
+        tensor, commands = play.put(number, shape, flat, expand(f"inference/key/{number}", 32))
         tensors.append(tensor)
         told.append(commands)
     names = {"0.weight": 1, "0.bias": 2, "2.weight": 3, "2.bias": 4}

@@ -11,7 +11,7 @@ import struct
 from hashlib import sha256
 from typing import Any
 
-from mpc_ref import RING, Session, Stream, Value, Words, encode, packed, stream_key
+from mpc_ref import RING, Session, Stream, Told, Value, Words, encode, given, packed, stream_key
 from split_ref import Refused
 
 PLACES = 16
@@ -69,18 +69,6 @@ def double(x: Form, y: Form) -> Value:
     return Value(flat(zero), flat(one), [-2 * word % RING for word in flat(helper)])
 
 
-def open_sown(session: Session, values: list[Value]) -> list[tuple[Words, Words, Words]]:
-    """SPEC mpc §4.2: server 0's share of λ is the negative of its part, server 1 alone draws and sends."""
-    forms, message = [], b""
-    for value in values:
-        drawn = session.b.words(len(value.one))
-        m = plus(value.one, drawn)
-        message += packed(m)
-        forms.append((m, [-word % RING for word in value.zero], drawn))
-    session.sent.append((1, 0, message))
-    return forms
-
-
 class Rules:
     """Which commands of §8 a party takes when, for a model whose passes have ``rows`` examples."""
 
@@ -115,7 +103,7 @@ class Batch:
     def __init__(self, secrets: dict[tuple[int, int], bytes], session: bytes, keys: list[bytes]) -> None:
         self.secrets, self.session, self.keys = secrets, session, list(keys)
         self.log: list[tuple[str, int, int, bytes]] = []
-        self.bound = b""
+        self.told = Told(secrets[0, 1], session)
         self.number = 0
 
     # ---- SPEC mpc §9
@@ -124,17 +112,18 @@ class Batch:
         for party in range(3):
             self.log.append((name, 3, party, text + payloads[party]))
 
-    def put(self, name: str, identity: int, values: Reals | list[float]) -> Value:
+    def put(self, name: str, identity: int, values: Reals | list[float]) -> tuple[Value, Form]:
         rows: Any = values
         shape = [len(rows), len(rows[0])] if isinstance(rows[0], list) else [len(rows)]
         words = [encode(v, PLACES) for v in (flat(rows) if len(shape) == 2 else rows)]
-        key = self.keys.pop(0)
-        zero = Stream(key).words(len(words))
-        one = [(w - z) % RING for w, z in zip(words, zero, strict=True)]
-        text = command("put", id=identity, shape=shape, fraction=PLACES, sown=True)
-        self.tell(name, text, (key, packed(one), key))
-        self.bound = sha256(self.bound + key).digest()
-        return Value(zero, one, [0] * len(words))
+        keys = self.keys.pop(0)
+        first, second = keys[:16], keys[16:]
+        value, form = given(words, first, second)
+        m = packed(form[0])
+        text = command("put", id=identity, shape=shape, fraction=PLACES, opened=True)
+        self.tell(name, text, (m + first, m + second, keys))
+        self.told.given(m, first, second)
+        return value, Form(form, shape[-1])
 
     def begin(self, name: str, operation: str, **fields: Any) -> tuple[Session, Stream]:
         """A command that computes: the helper's streams with both servers, and the servers' own."""
@@ -143,8 +132,8 @@ class Batch:
         self.tell(name, text)
         program = sha256(text).digest()
         a, b, z = (
-            Stream(stream_key(self.secrets[pair], self.session, pair, self.number, program + told))
-            for pair, told in (((0, 2), self.bound), ((1, 2), b""), ((0, 1), b""))
+            Stream(stream_key(self.secrets[pair], self.session, pair, self.number, program + self.told.d[pair]))
+            for pair in ((0, 2), (1, 2), (0, 1))
         )
         return Session(a, b), z
 
@@ -170,24 +159,20 @@ class Batch:
     def run(self, w: Reals, b: list[float], a: Reals, dz: Reals, rate: float, examples: int) -> dict[str, Words]:
         """Gives the ring elements of z (33 places), da (16) and the weights after the step (16)."""
         features, outputs, batch = len(w), len(b), len(a)
-        weight, bias = self.put("weight", 1, w), self.put("bias", 2, b)
+        (weight, w_form), (bias, _) = self.put("weight", 1, w), self.put("bias", 2, b)
         layers = [
             {"kind": "input", "inputs": [], "name": ""},
             {"kind": "linear", "inputs": [0], "name": "body", "parameters": ["weight", "bias"], "gain": 8, "offset": 8},
         ]
         self.tell("model", command("model", id=3, graph=layers, tensors={"bias": 2, "weight": 1}))
-        x = self.put("activations", 4, a)
-        session, _ = self.begin("forward", "forward", fresh=False, model=3, input=4, output=5)
-        opened = open_sown(session, [x, weight])
-        self.sent("forward", session)
-        x_form, w_form = Form(opened[0], features), Form(opened[1], outputs)
+        _, x_form = self.put("activations", 4, a)
+        self.begin("forward", "forward", fresh=False, model=3, input=4, output=5)  # nobody needs to say anything
         z = double(x_form, w_form)
         for part, words in ((z.zero, bias.zero), (z.one, bias.one)):
             part[:] = plus(part, [word << OF_PRODUCTS - PLACES for word in words] * batch)
         result = {"outputs": self.get("outputs", 5, z, [batch, outputs], OF_PRODUCTS)}
-        delta = self.put("gradient", 6, dz)
+        delta, d_form = self.put("gradient", 6, dz)
         session, _ = self.begin("backward", "backward", fresh=False, of=5, gradient=6, output=7)
-        d_form = Form(open_sown(session, [delta])[0], outputs)
         weights = double(x_form.turn(), d_form)
         below = session.truncate(double(d_form, w_form.turn()), OF_PRODUCTS - PLACES)
         self.sent("backward", session)

@@ -374,7 +374,7 @@ NAMES = {0: "server 0", 1: "server 1", 2: "helper", 3: "client"}
 def shared_run(name: str, given: dict[str, Any]) -> tuple[Batch, dict[str, list[int]]]:
     pairs = ((0, 2), (1, 2), (0, 1))
     secrets = {pair: draw(f"{name} secret {pair[0]} {pair[1]}", 32) for pair in pairs}
-    batch = Batch(secrets, draw(f"{name} session", 16), [draw(f"{name} put {at}", 16) for at in range(4)])
+    batch = Batch(secrets, draw(f"{name} session", 16), [draw(f"{name} put {at}", 32) for at in range(4)])
     found = batch.run(*(given[key] for key in ("weight", "bias", "activations", "gradient", "rate", "examples")))
     check_shared(given, found)
     return batch, found

@@ -16,6 +16,7 @@ from typing import Final
 from securefl import errors
 from securefl.errors import DecodeError, ProtocolError, SecureFLError
 from securefl.mpc.channel import Channel
+from securefl.mpc.handover import Handed
 from securefl.mpc.service import MAX_COMMAND_BYTES, MAX_PAYLOAD_BYTES, Service
 from securefl.wire import Buffer
 
@@ -31,12 +32,12 @@ _MAX_ERROR_BYTES: Final = 1 << 16
 MAX_MESSAGE_BYTES: Final = MAX_PAYLOAD_BYTES + 2 * MAX_COMMAND_BYTES
 
 
-def ask(link: Channel, party: int, *commands: tuple[bytes, Buffer]) -> None:
+def ask(link: Channel, party: int, *commands: tuple[bytes, Handed]) -> None:
     """Send commands, each with its bytes, to a party in one message; does not wait."""
     pieces: list[Buffer] = []
     for command, payload in commands:
-        size = memoryview(payload).nbytes
-        pieces += [_SIZES.pack(len(command), size), payload, command + bytes(-(len(command) + size) % 8)]
+        size = sum(memoryview(part).nbytes for part in payload)
+        pieces += [_SIZES.pack(len(command), size), *payload, command + bytes(-(len(command) + size) % 8)]
     link.send(party, *pieces)
 
 

@@ -30,11 +30,10 @@ from securefl.mpc.channel import HELPER, PARTIES, Channel
 from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import check_headroom
-from securefl.mpc.handover import hand_out
+from securefl.mpc.handover import Handed, hand_out
 from securefl.mpc.operations import ENGINES
 from securefl.mpc.service import encode_command
 from securefl.primitives.entropy import Entropy, SystemEntropy
-from securefl.wire import Buffer
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +47,8 @@ _MAX_ANSWER = 1 << 20
 _KEEPING = {"put", "model", "parameter", "drop"}
 #: Who is told first: the helper, which waits for nobody and is waited for; of the servers the one that sends first.
 _ORDER = (2, 1, 0)
+#: No bytes for any party.
+_NOTHING: tuple[Handed, ...] = ((), (), ())
 #: Bytes of such commands that are held back, at most.
 _LATER_MOST = 1 << 16
 
@@ -100,7 +101,7 @@ class Servers:
         self._batch = 0
         self._dropped: list[int] = []
         #: Per party commands that only keep or forget something: they go with the next one that computes or asks.
-        self._later: list[list[tuple[bytes, Buffer]]] = [[] for _ in range(PARTIES)]
+        self._later: list[list[tuple[bytes, Handed]]] = [[] for _ in range(PARTIES)]
         self._later_bytes = 0
         self._open = True
         self._started: float | None = None
@@ -140,9 +141,9 @@ class Servers:
             limit = 2.0**31
         words = encode(array, fraction, limit)
         number = self._number()
-        sown = self.engine == "dealer" and not self._audit  # a batch that can be audited uses no mask of a client
-        payloads = hand_out(self.engine, words, self._entropy, sown)
-        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction, sown=sown)
+        opened = self.engine == "dealer" and not self._audit  # a batch that can be audited uses no mask of a client
+        payloads = hand_out(self.engine, words, self._entropy, opened)
+        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction, opened=opened)
         return SharedTensor(self, number)
 
     def _share_model(self, module: torch.nn.Module, limit: float) -> SharedModel:
@@ -200,7 +201,7 @@ class Servers:
         self._batch += 1
         self._tell(operation, batch=self._batch, fresh=fresh, **fields)
 
-    def _tell(self, operation: str, payloads: Sequence[Any] = (b"", b"", b""), **fields: Any) -> None:
+    def _tell(self, operation: str, payloads: Sequence[Handed] = _NOTHING, **fields: Any) -> None:
         if not self._open:
             raise LocalProtocolError("the cluster is closed; open a new one and share again")
         if self._started is None:
@@ -210,13 +211,11 @@ class Servers:
             self._tell("drop", ids=dropped)
         self._tell_each([encode_command(operation, **fields)] * PARTIES, payloads, operation in _KEEPING)
 
-    def _tell_each(
-        self, commands: Sequence[bytes], payloads: Sequence[Any] = (b"", b"", b""), wait: bool = False
-    ) -> None:
+    def _tell_each(self, commands: Sequence[bytes], payloads: Sequence[Handed] = _NOTHING, wait: bool = False) -> None:
         """``wait``: the commands may go with later ones, as long as they are short."""
         for later, command, payload in zip(self._later, commands, payloads, strict=True):
             later.append((command, payload))
-            self._later_bytes += len(command) + memoryview(payload).nbytes
+            self._later_bytes += len(command) + sum(memoryview(part).nbytes for part in payload)
         if wait and self._later_bytes < _LATER_MOST:
             return
         with self._closing_on_failure():

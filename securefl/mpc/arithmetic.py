@@ -65,33 +65,23 @@ def settle(*tensors: Shared) -> None:
 
 
 def open_masked(*tensors: Shared) -> None:
-    """Give every tensor its opened form: one round for those that have none, 16 bytes per element over both links.
-
-    Sown tensors take 8: server 0's mask is the negative of its part, so its message would be zeros.
-    """
+    """Give every tensor its opened form: one round for those that have none, 16 bytes per element over both links."""
     closed = list({id(tensor): tensor for tensor in tensors if tensor.opened is None}.values())
     if not closed:
         return
     settle(*closed)
-    closed.sort(key=lambda tensor: tensor.sown is not None)
     party = closed[0].party
-    total = sum(tensor.size for tensor in closed)
-    plain = sum(tensor.size for tensor in closed if tensor.sown is None)
-    mask, apart = party.masks(plain)
-    if plain < total:
-        mask = np.concatenate((mask, party.mask_of_server_1(total - plain)))
+    mask, apart = party.masks(sum(tensor.size for tensor in closed))
     opened: Words | None = None
     if not party.is_helper:
         mine = np.empty(mask.size, np.uint64)
         for tensor, piece in _pieces(closed):
-            if piece.stop <= mask.size:
-                np.add(tensor.words, mask[piece].reshape(tensor.shape), out=mine[piece].reshape(tensor.shape))
-        theirs = party.swap(mine, total if party.me == 0 else plain)
-        opened, shorter = (theirs, mine) if party.me == 0 else (mine, theirs)
-        opened[:plain] += shorter
+            np.add(tensor.words, mask[piece].reshape(tensor.shape), out=mine[piece].reshape(tensor.shape))
+        opened = party.exchange(mine)
+        opened += mine
     for tensor, piece in _pieces(closed):
-        m = None if opened is None else opened[piece].reshape(tensor.shape)
-        tensor.opened = _form(tensor, m, mask[piece], apart[piece])
+        own, factor = mask[piece].reshape(tensor.shape), apart[piece].reshape(tensor.shape) if party.is_helper else None
+        tensor.opened = Masked(None if opened is None else opened[piece].reshape(tensor.shape), own, factor)
 
 
 def _pieces(tensors: Sequence[Shared]) -> Iterator[tuple[Shared, slice]]:
@@ -100,21 +90,6 @@ def _pieces(tensors: Sequence[Shared]) -> Iterator[tuple[Shared, slice]]:
     for tensor in tensors:
         yield tensor, slice(at, at + tensor.size)
         at += tensor.size
-
-
-def _form(tensor: Shared, m: Words | None, drawn: Words, apart: Words) -> Masked:
-    """The opened form: ``drawn`` and ``apart`` as of :meth:`Party.masks`.
-
-    Of a sown tensor λ₀ is the negative of server 0's part and λ₁ drawn; ``drawn`` is then empty at server 0.
-    """
-    if tensor.sown is not None and tensor.party.me == 0:
-        return Masked(m, np.negative(tensor.words))
-    mask = drawn.reshape(tensor.shape)
-    if not tensor.party.is_helper:
-        return Masked(m, mask)
-    if tensor.sown is None or tensor.sown.part is None:
-        return Masked(m, mask, apart.reshape(tensor.shape))
-    return Masked(m, mask - tensor.sown.part, np.negative(mask + tensor.sown.part))
 
 
 def _factor(tensor: Shared) -> Words:

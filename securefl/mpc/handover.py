@@ -7,7 +7,6 @@ different things gets results under masks that do not fit.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -17,12 +16,15 @@ from securefl.errors import DecodeError
 from securefl.mpc.channel import HELPER
 from securefl.mpc.gemm import Words
 from securefl.mpc.party import Party, as_bytes
-from securefl.mpc.shared import Shared, Sown
+from securefl.mpc.shared import Masked, Shared
 from securefl.primitives.entropy import Entropy
 from securefl.primitives.prg import KEY_BYTES, Keystream, accumulate
 from securefl.wire import Buffer
 
-__all__ = ["expand", "hand_out", "take"]
+__all__ = ["Handed", "expand", "hand_out", "take"]
+
+#: What one party is sent: bytes one after the other.
+Handed = tuple[Buffer, ...]
 
 
 def expand(key: Buffer, shape: Sequence[int]) -> Words:
@@ -33,54 +35,78 @@ def expand(key: Buffer, shape: Sequence[int]) -> Words:
     return words
 
 
-def hand_out(engine: str, words: Words, entropy: Entropy, sown: bool = False) -> list[Buffer]:
+def hand_out(engine: str, words: Words, entropy: Entropy, opened: bool = False) -> list[Handed]:
     """What the client sends to each party, of a value that it shares. ``words`` (contiguous) do not stay as they are.
 
-    Dealer: a key to server 0, the rest to server 1, nothing to the helper, or the key too if ``sown``. Replicated:
-    components 0 and 1 are streams, 2 the rest; every party gets the two that it holds.
+    Dealer: a key to server 0, the rest to server 1, nothing to the helper; with ``opened``, the value under two
+    streams to both servers, the key of one to each, and both keys to the helper. Replicated: components 0 and 1 are
+    streams, 2 the rest; every party gets the two that it holds.
     """
-    keys = [entropy.token(KEY_BYTES) for _ in range(2 if engine == "replicated" else 1)]
+    keys = [entropy.token(KEY_BYTES) for _ in range(2 if opened or engine == "replicated" else 1)]
     rest = np.ascontiguousarray(words).reshape(-1)
-    accumulate(rest, (), keys)
+    accumulate(rest, *((keys, ()) if opened else ((), keys)))
     last = as_bytes(rest) if rest.size else memoryview(b"")
+    if opened:
+        return [(last, keys[0]), (last, keys[1]), (*keys,)]
     if engine == "replicated":
-        return [b"".join(keys), b"".join((keys[1], last)), b"".join((last, keys[0]))]
-    return [keys[0], last, keys[0] if sown else b""]
+        return [(*keys,), (last, keys[1]), (last, keys[0])]
+    return [(keys[0],), (last,), ()]
 
 
-def take(party: Party, shape: tuple[int, ...], fraction: int, payload: memoryview, sown: bool = False) -> Shared:
+def take(party: Party, shape: tuple[int, ...], fraction: int, payload: memoryview, opened: bool = False) -> Shared:
     """The tensor from what this party got. Raises :class:`DecodeError` for bytes of another number than are due."""
     words = 8 * math.prod(shape)
     if party.replicated:
-        if sown:
-            raise DecodeError("tensors are sown for a helper, and these parties have none")
+        if opened:
+            raise DecodeError("values are opened to the servers of a helper, and these parties have none")
         return _replicated(party, shape, fraction, payload, words)
-    due = (KEY_BYTES, words, KEY_BYTES if sown else 0)[party.me]
-    _check(shape, payload, due)
+    if opened:
+        return _opened(party, shape, fraction, payload, words)
+    _check(shape, payload, (KEY_BYTES, words, 0)[party.me])
     part = None
     if party.me == 1:
         part = np.frombuffer(payload, np.uint64).reshape(shape)
-    elif due:
+    elif party.me == 0:
         part = expand(payload, shape)
-        if sown:
-            party.bind(HELPER - party.me, bytes(payload))
-    tensor = Shared(party, shape, fraction, None if party.me == HELPER else part)
-    tensor.sown = Sown(part if party.me == HELPER else None) if sown else None
-    return tensor
+    return Shared(party, shape, fraction, part)
+
+
+def _opened(party: Party, shape: tuple[int, ...], fraction: int, payload: memoryview, words: int) -> Shared:
+    """A value of which the client gave the opened form: m = x + λ₀ + λ₁, and streams for λ₀ and λ₁."""
+    _check(shape, payload, 2 * KEY_BYTES if party.is_helper else words + KEY_BYTES)
+    if party.is_helper:
+        streams = []
+        for server in (0, 1):
+            key = payload[KEY_BYTES * server : KEY_BYTES * (server + 1)]
+            party.bind(server, bytes(key))
+            streams.append(expand(key, shape))
+        mask = streams[0] + streams[1]
+        streams[0] -= streams[1]
+        return Shared(party, shape, fraction, None, Masked(None, mask, streams[0]))
+    key = payload[words:]
+    party.bind(HELPER, bytes(key))
+    party.bind_alike(party.peer, payload[:words])
+    m = np.frombuffer(payload[:words], np.uint64).reshape(shape)
+    mask = expand(key, shape)
+    return Shared(party, shape, fraction, m - mask if party.me == 0 else np.negative(mask), Masked(m, mask))
 
 
 def _replicated(party: Party, shape: tuple[int, ...], fraction: int, payload: memoryview, words: int) -> Shared:
-    neighbours = {party.me: (party.me - 1) % 3, (party.me + 1) % 3: (party.me + 1) % 3}  # by component
-    sizes = {component: words if component == HELPER else KEY_BYTES for component in neighbours}
+    """Of each of the two components its key or its words; the words come first."""
+    held = (party.me, (party.me + 1) % 3)
+    others = {held[0]: (party.me - 1) % 3, held[1]: held[1]}  # by component: who else holds it
+    sizes = {component: words if component == HELPER else KEY_BYTES for component in held}
     _check(shape, payload, sum(sizes.values()))
-    held: list[Words] = []
+    found: dict[int, Words] = {}
     at = 0
-    for component, other in neighbours.items():
+    for component in sorted(held, key=lambda component: component != HELPER):
         piece = payload[at : at + sizes[component]]
-        party.bind(other, hashlib.sha256(piece).digest())
-        held.append(np.frombuffer(piece, np.uint64).reshape(shape) if component == HELPER else expand(piece, shape))
+        party.bind_alike(others[component], piece)
+        found[component] = (
+            np.frombuffer(piece, np.uint64).reshape(shape) if component == HELPER else expand(piece, shape)
+        )
         at += sizes[component]
-    return Shared(party, shape, fraction, held[0], second=held[1])
+    return Shared(party, shape, fraction, found[held[0]], second=found[held[1]])
 
 
 def _check(shape: tuple[int, ...], payload: memoryview, due: int) -> None:

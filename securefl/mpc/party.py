@@ -35,6 +35,8 @@ from securefl.mpc.gemm import Words
 from securefl.primitives.entropy import Entropy, SystemEntropy
 from securefl.primitives.kdf import Label, derive
 from securefl.primitives.prg import KEY_BYTES, MAX_STREAM_BYTES, Keystream
+from securefl.primitives.tag import TAG_KEY_BYTES, gmac
+from securefl.wire import Buffer
 
 __all__ = ["SECRET_BYTES", "Party", "Piece", "as_bytes", "join"]
 
@@ -103,6 +105,7 @@ class Party:
         self._session = session
         self._program = b""
         self._bound: dict[int, bytes] = {}
+        self._tags: dict[int, int] = {}
         self._streams: dict[int, _Stream] = {}
 
     def batch_key(self, other: int, batch: int, program: bytes = b"") -> bytes:
@@ -133,6 +136,16 @@ class Party:
         If it was not the same, what the two compute from then on does not fit together, under masks of its own.
         """
         self._bound[other] = hashlib.sha256(self._bound.get(other, b"") + told).digest()
+
+    def bind_alike(self, other: int, told: Buffer) -> None:
+        """:meth:`bind` to something long that both parties were told: to its tag under a key that those two have.
+
+        Whoever chose what they were told does not know the key, so nothing else has the same tag, except with a chance
+        of bytes · 2^-132. [GMAC, NIST SP 800-38D: GHASH is almost universal] The key serves this tag alone.
+        """
+        self._tags[other] = self._tags.get(other, 0) + 1
+        fields = (self._session, bytes(sorted((self.me, other))), self._tags[other].to_bytes(8, "big"))
+        self.bind(other, gmac(derive(self._secrets[other], Label.MPC_TOLD, *fields, length=TAG_KEY_BYTES), told))
 
     @classmethod
     def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Self:
@@ -170,12 +183,6 @@ class Party:
         mask = first + second
         first -= second
         return mask, first
-
-    def mask_of_server_1(self, size: int) -> Words:
-        """A fresh mask that server 1 alone draws, uint64[size]: the same there and at the helper; empty at server 0."""
-        if self.me == 0:
-            return np.empty(0, np.uint64)
-        return self._stream(1 if self.is_helper else HELPER).draw((size,))
 
     def mask_bits(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """The same by exclusive or, in packed bytes."""
@@ -218,15 +225,6 @@ class Party:
         self.channel.send(self.peer, as_bytes(mine))
         message = self.channel.receive(self.peer, mine.nbytes)
         return np.frombuffer(message, dtype=np.uint8).view(mine.dtype).reshape(mine.shape)
-
-    def swap(self, mine: Array, due: int) -> Array:
-        """One round of different sizes: send ``mine`` unless it is empty, get ``due`` elements of its type, flat."""
-        self.rounds += 1
-        if mine.size:
-            self.channel.send(self.peer, as_bytes(mine))
-        if not due:
-            return np.empty(0, mine.dtype)
-        return np.frombuffer(self.channel.receive(self.peer, due * mine.itemsize), dtype=np.uint8).view(mine.dtype)
 
     def zero(self, shape: tuple[int, ...]) -> Words:
         """A fresh additive share of zero, of which the helper knows nothing. Servers only."""

@@ -41,7 +41,7 @@ _MAX_TENSORS: Final = 1 << 16
 
 #: Operation → its fields and their kinds. "id" a tensor or model, "shape" a list, "n" a natural number, "x" a number.
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
-    "put": {"id": "id", "shape": "shape", "fraction": "n", "sown": "flag"},
+    "put": {"id": "id", "shape": "shape", "fraction": "n", "opened": "flag"},
     "model": {"id": "id", "graph": "graph", "tensors": "names"},
     "apply": {"batch": "n", "fresh": "flag", "model": "id", "input": "id", "output": "id"},
     "train": {
@@ -195,7 +195,7 @@ class Service:
     def _forget_forms(self) -> None:
         """No mask from before is used from here on, nor one that a client chose."""
         for tensor in self._held():
-            tensor.opened, tensor.sown, tensor.cut = None, None, None
+            tensor.opened, tensor.cut = None, None
 
     def _audit(self, command: dict[str, Any], _: memoryview) -> bytes:
         data = command["command"].encode()
@@ -228,7 +228,7 @@ class Service:
         shape = tuple(command["shape"])
         if len(shape) > 8 or math.prod(shape) * 8 > MAX_PAYLOAD_BYTES or command["fraction"] >= HEADROOM_BITS:
             raise DecodeError(f"a tensor has at most 8 dimensions, 8 GiB and {HEADROOM_BITS - 1} binary places")
-        self._keep(command["id"], take(self.party, shape, command["fraction"], payload, command["sown"]))
+        self._keep(command["id"], take(self.party, shape, command["fraction"], payload, command["opened"]))
         return b""
 
     def _model(self, command: dict[str, Any], _: memoryview) -> bytes:

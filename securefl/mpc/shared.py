@@ -25,7 +25,7 @@ from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.party import Party
 
-__all__ = ["Cut", "Masked", "Shared", "Sown", "concatenate", "public", "stack"]
+__all__ = ["Cut", "Masked", "Shared", "concatenate", "public", "stack"]
 
 View = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -64,21 +64,6 @@ class Masked:
 
 
 @dataclass(slots=True, eq=False)
-class Sown:
-    """Server 0's part is a stream that the helper knows too: its negative is a mask already, and that server need not
-    speak when the tensor is opened. ``part``: at the helper, those words.
-    """
-
-    part: Words | None
-
-    def view(self, view: View) -> Sown:
-        return Sown(None if self.part is None else view(self.part))
-
-    def __repr__(self) -> str:
-        return "<Sown>"
-
-
-@dataclass(slots=True, eq=False)
 class Cut:
     """What a truncation opened: as good as an opened form where elements are multiplied (``securefl.mpc.chained``).
 
@@ -109,13 +94,13 @@ class Cut:
 
 
 class Shared:
-    """A secret tensor. ``fraction``: its binary places. ``sown``, ``cut``: see :class:`Sown`, :class:`Cut`.
+    """A secret tensor. ``fraction``: its binary places. ``opened``, ``cut``: see :class:`Masked`, :class:`Cut`.
 
     Operators: ``+ -`` with another of the same fraction, or with public real numbers; ``* int`` by a public integer;
     indexing, ``reshape``, ``T``, ``sum``. Shapes broadcast as in numpy. Products: :mod:`securefl.mpc.arithmetic`.
     """
 
-    __slots__ = ("_factor", "cut", "fraction", "opened", "part", "party", "second", "shape", "sown", "unsettled")
+    __slots__ = ("_factor", "cut", "fraction", "opened", "part", "party", "second", "shape", "unsettled")
     __array_ufunc__ = None  # numpy must not take a Shared for an object scalar
 
     def __init__(
@@ -127,7 +112,6 @@ class Shared:
         opened: Masked | None = None,
         unsettled: bool = False,
         second: Words | None = None,
-        sown: Sown | None = None,
         cut: Cut | None = None,
     ) -> None:
         self.party = party
@@ -141,7 +125,6 @@ class Shared:
         self.part = part
         self.second = second
         self.opened = opened
-        self.sown = sown
         self.cut = cut
         self._factor: Words | None = None
         self.unsettled = second is None if party.replicated else unsettled
@@ -237,9 +220,7 @@ class Shared:
 
     def with_fraction(self, fraction: int) -> Shared:
         """The same ring elements read with another number of binary places: times a power of two, for free."""
-        return Shared(
-            self.party, self.shape, fraction, self.part, self.opened, self.unsettled, self.second, self.sown, self.cut
-        )
+        return Shared(self.party, self.shape, fraction, self.part, self.opened, self.unsettled, self.second, self.cut)
 
     def widen(self, places: int) -> Shared:
         """``places`` more binary places: the same value, its integer times 2^places."""
@@ -260,9 +241,8 @@ class Shared:
         opened = None if self.opened is None else self.opened.view(view)
         second = None if self.second is None else view(self.second)
         own = None if self.part is None else part
-        sown = None if self.sown is None else self.sown.view(view)
         cut = None if self.cut is None else self.cut.view(view)
-        return Shared(self.party, part.shape, self.fraction, own, opened, self.unsettled, second, sown, cut)
+        return Shared(self.party, part.shape, self.fraction, own, opened, self.unsettled, second, cut)
 
     def __getitem__(self, index: Any) -> Shared:
         return self.view(lambda array: np.asarray(array[index]))

@@ -50,6 +50,7 @@ class Label(Enum):
     THRESHOLD_ANNOUNCED = b"securefl/v1/ckks/threshold/announced"
     THRESHOLD_CHALLENGE = b"securefl/v1/ckks/threshold/challenge"
     MPC_STREAM = b"securefl/v1/mpc/stream"
+    MPC_TOLD = b"securefl/v1/mpc/told"
     MPC_REPLICATED = b"securefl/v1/mpc/replicated"
     SPLIT_CONTEXT = b"securefl/v1/split/context"
     SPLIT_HANDOVER = b"securefl/v1/split/handover"

@@ -15,12 +15,11 @@ from securefl.cluster.threads import run_parties
 from securefl.errors import InvalidInputError
 from securefl.mpc.fixed import FRACTION, encode
 from securefl.mpc.gemm import Words
-from securefl.mpc.handover import expand
+from securefl.mpc.handover import Handed, hand_out, take
 from securefl.mpc.network import Network
 from securefl.mpc.party import Party
-from securefl.mpc.shared import Shared, Sown
+from securefl.mpc.shared import Shared
 from securefl.primitives.entropy import SystemEntropy
-from securefl.primitives.prg import KEY_BYTES
 from securefl.split.engine import Rows
 from securefl.split.shared import SharedMode
 
@@ -49,15 +48,14 @@ def server_view(mode: SharedMode, activations: Rows, gradients: Rows, server: in
     """
     if server not in {0, 1}:
         raise InvalidInputError("servers 0 and 1 hold shares; the helper holds nothing that depends on a value")
-    inputs = _shares(activations.reshape(-1, *mode.activation_shape))
-    outputs = _shares(gradients.reshape(-1, *mode.output_shape))
-    weights = {name: _shares(values) for name, values in mode.imported.parameters.items()}
+    inputs = _handed(activations.reshape(-1, *mode.activation_shape))
+    outputs = _handed(gradients.reshape(-1, *mode.output_shape))
+    weights = {name: _handed(values) for name, values in mode.imported.parameters.items()}
 
     def program(party: Party) -> ServerView | None:
-        def hold(shares: tuple[Words, Words]) -> Shared:
-            tensor = Shared(party, shares[0].shape, FRACTION, None if party.is_helper else shares[party.me])
-            tensor.sown = Sown(shares[0] if party.is_helper else None)
-            return tensor
+        def hold(handed: tuple[tuple[int, ...], list[Handed]]) -> Shared:
+            shape, payloads = handed
+            return take(party, shape, FRACTION, memoryview(b"".join(payloads[party.me])), opened=True)
 
         network = Network(mode.imported.graph, {name: hold(shares) for name, shares in weights.items()})
         x, delta = hold(inputs), hold(outputs)
@@ -76,11 +74,10 @@ def server_view(mode: SharedMode, activations: Rows, gradients: Rows, server: in
     return found
 
 
-def _shares(values: NDArray[np.floating]) -> tuple[Words, Words]:
-    """As a client makes them: a stream, and the rest."""
+def _handed(values: NDArray[np.floating]) -> tuple[tuple[int, ...], list[Handed]]:
+    """Shape, and what a client sends each party."""
     words = encode(values, FRACTION)
-    first = expand(SystemEntropy().token(KEY_BYTES), words.shape)
-    return first, words - first
+    return words.shape, hand_out("dealer", words, SystemEntropy(), opened=True)
 
 
 def _rows(tensors: list[Shared]) -> Values:

@@ -14,10 +14,11 @@ from securefl.mpc.channel import HELPER, PARTIES, memory_channels
 from securefl.mpc.fixed import decode, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import Graph
+from securefl.mpc.handover import expand
 from securefl.mpc.operations import bilinear, mul, negative, relu_and_sign, reveal_bits, truncate
 from securefl.mpc.party import Party
 from securefl.mpc.service import decode_command
-from securefl.mpc.shared import Shared, Sown, concatenate, stack
+from securefl.mpc.shared import Masked, Shared, concatenate, stack
 from securefl.mpc.tournament import play, route
 from securefl.primitives.prg import Keystream
 from securefl.wire import Buffer
@@ -118,7 +119,7 @@ def tournament_of(operands: Sequence[Shared]) -> Shared:
 
 
 def _run(party: Party, operation: str, places: int, operands: list[Shared]) -> tuple[Shared | None, list[int] | None]:
-    if operation.removesuffix("-of-sown") in {"product", "double-product"}:
+    if operation.removesuffix("-of-given") in {"product", "double-product"}:
         return product_of(operation, operands), None
     if operation in {"square-of-truncated", "product-of-truncated"}:
         cut = [truncate(operand, places) for operand in operands]
@@ -143,6 +144,15 @@ def _revealed(bits: Any) -> list[int] | None:
     return None if bits is None else [int(bit) for bit in bits]
 
 
+def _form(me: int, keys: bytes, parts: Sequence[Sequence[str]]) -> Masked:
+    """What a client gives of a tensor's opened form, from its two keys."""
+    value = words_of(parts[0]) + words_of(parts[1])
+    first, second = (expand(key, value.shape) for key in (keys[:16], keys[16:]))
+    if me == HELPER:
+        return Masked(None, first + second, first - second)
+    return Masked(value + first + second, second if me else first)
+
+
 def _operation(case: Case) -> None:
     given = case.input
     links = Links(given.get("spoil"))
@@ -155,8 +165,8 @@ def _operation(case: Case) -> None:
         for parts in given["parts"]:
             part = None if me == HELPER else words_of(parts[me])
             operands.append(Shared(party, (len(parts[0]),), 62, part))
-        if given["operation"].endswith("-of-sown"):
-            operands[0].sown = Sown(words_of(given["parts"][0][0]) if me == HELPER else None)
+        if "given" in given:
+            operands[0].opened = _form(me, bytes.fromhex(given["given"]), given["parts"][0])
         try:
             return _run(party, given["operation"], given["places"], operands)
         finally:

@@ -82,10 +82,13 @@ class _Run:
         parts = [np.frombuffer(answer[16 + 8 * dimensions :], np.uint64) for answer in answers]
         return np.asarray(parts[0] + parts[1] + parts[2])
 
-    def put(self, number: int, values: Any, key: bytes) -> None:
+    def put(self, number: int, values: Any, keys: bytes) -> None:
+        """``keys``: what a client draws, 32 bytes."""
         words = encode(np.array(values, dtype=np.float64), FRACTION)
-        rest = np.ascontiguousarray(words - expand(key, words.shape))
-        self.tell("put", (key, as_bytes(rest), key), id=number, shape=list(words.shape), fraction=FRACTION, sown=True)
+        first, second = keys[:16], keys[16:]
+        m = bytes(as_bytes(words + expand(first, words.shape) + expand(second, words.shape)))
+        payloads = (m + first, m + second, keys)
+        self.tell("put", payloads, id=number, shape=list(words.shape), fraction=FRACTION, opened=True)
 
     def parameter(self, name: str) -> Words:
         """The servers' and the helper's parts of a weight, added: nobody is asked."""
@@ -108,8 +111,8 @@ def _begin(run: _Run, given: Mapping[str, Any], keys: Sequence[bytes]) -> None:
 def _faulty(case: Case, draw: Callable[[str, int], bytes]) -> None:
     """The commands up to the one that must be refused."""
     given, fault, run = {name: _real(value) for name, value in case.input.items()}, case.input["fault"], _Run(draw)
-    _begin(run, given, [draw(f"put {at}", 16) for at in range(len(_PUT))])
-    run.put(6, given["gradient"][:1] if fault == "shape" else given["gradient"], draw("put 3", 16))
+    _begin(run, given, [draw(f"put {at}", 32) for at in range(len(_PUT))])
+    run.put(6, given["gradient"][:1] if fault == "shape" else given["gradient"], draw("put 3", 32))
     step: dict[str, Any] = {"fresh": False, "model": 3, "momentum": 0.0, "divisor": 2}
     if fault == "stale":
         run.tell("forward", batch=2, fresh=False, model=3, input=4, output=8)
@@ -127,7 +130,7 @@ def shared_batch(case: Case, draw: Callable[[str, int], bytes]) -> None:
         refused(case.error, lambda: _faulty(case, draw))
         return
     given, run = {name: _real(value) for name, value in case.input.items()}, _Run(draw)
-    keys = [draw(f"put {at}", 16) for at in range(len(_PUT))]
+    keys = [draw(f"put {at}", 32) for at in range(len(_PUT))]
     _begin(run, given, keys)
     found = {"outputs": run.tell("get", batch=2, tensor=5)}
     run.put(6, given["gradient"], keys[3])

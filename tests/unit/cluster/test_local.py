@@ -16,7 +16,10 @@ from securefl.cluster.importing import import_module
 from securefl.cluster.local import local_cluster
 from securefl.cluster.tensors import SharedTensor
 from securefl.errors import ConfigurationError, DecodeError, InvalidInputError, LocalProtocolError, LostPartyError
+from securefl.mpc.fixed import encode
+from securefl.mpc.handover import hand_out
 from securefl.mpc.service import encode_command
+from securefl.primitives.entropy import SystemEntropy
 
 
 class Residual(nn.Module):
@@ -211,13 +214,17 @@ def test_tensors_combine(servers) -> None:
     assert ((whole * whole).reveal() == torch.arange(6).reshape(2, 3) ** 2).all()
 
 
-def test_two_keys_for_one_tensor_give_nothing_that_fits_together() -> None:
-    """A client that tells server 0 and the helper different keys does not learn by how much masks differ."""
+@pytest.mark.parametrize("changed", ["key of server 0", "key of server 1", "words of server 0", "words of server 1"])
+def test_a_client_that_tells_parties_different_things_gets_nothing_that_fits_together(changed: str) -> None:
+    """It does not learn by how much masks differ, nor anything else of what the parties hold."""
     with local_cluster(parties="threads", deadline=20) as other:
         y = other.share(np.arange(4.0))
         number = other._number()
-        rest = np.zeros(4, np.uint64).tobytes()
-        other._tell("put", [b"0" * 16, rest, b"1" * 16], id=number, shape=[4], fraction=16, sown=True)
+        payloads = hand_out("dealer", encode(np.ones(4)), SystemEntropy(), opened=True)
+        told = [[bytearray(part) for part in handed] for handed in payloads]
+        what, server = changed.split(" of server ")
+        told[int(server)][1 if what == "key" else 0][0] ^= 1
+        other._tell("put", [tuple(handed) for handed in told], id=number, shape=[4], fraction=16, opened=True)
         x = SharedTensor(other, number)
         first, second = ((x * y).numpy() for _ in range(2))
         assert (first != second).all(), "each result is under its own masks"

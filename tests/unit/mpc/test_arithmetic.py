@@ -10,7 +10,7 @@ from securefl.errors import FaultyPartyError, InvalidInputError, LocalProtocolEr
 from securefl.mpc.arithmetic import open_masked
 from securefl.mpc.fixed import FRACTION, decode, encode
 from securefl.mpc.gemm import Words
-from securefl.mpc.handover import expand
+from securefl.mpc.handover import hand_out, take
 from securefl.mpc.operations import (
     bilinear,
     matmul,
@@ -25,7 +25,8 @@ from securefl.mpc.operations import (
     truncate,
 )
 from securefl.mpc.party import Party
-from securefl.mpc.shared import Shared, Sown, concatenate, public, stack
+from securefl.mpc.shared import Shared, concatenate, public, stack
+from securefl.testing import ReplayEntropy
 
 shapes = st.sampled_from([(), (1,), (7,), (3, 5), (2, 3, 4), (0,), (0, 3)])
 
@@ -72,8 +73,8 @@ def test_products_of_any_ring_elements_are_exact(shape, seed: int) -> None:
     np.testing.assert_array_equal(both(program), expected)
 
 
-@pytest.mark.parametrize("sown", ["neither", "left", "both"])
-def test_a_bilinear_map_is_done_once_at_each_party_and_gives_its_double(sown: str) -> None:
+@pytest.mark.parametrize("given", ["neither", "left", "both"])
+def test_a_bilinear_map_is_done_once_at_each_party_and_gives_its_double(given: str) -> None:
     """Factors that do not commute are not exchanged; of an opened form every piece and view gives the same factor."""
     x, y = random_words((6, 5)), random_words((6, 5), 1)
     done: list[int] = []
@@ -83,8 +84,8 @@ def test_a_bilinear_map_is_done_once_at_each_party_and_gives_its_double(sown: st
             done.append(party.me)
             return a.T @ b
 
-        a = words(party, x, 16) if sown == "neither" else _sown(party, x, b"a" * 16)
-        b = _sown(party, y, b"b" * 16) if sown == "both" else words(party, y, 8)
+        a = words(party, x, 16) if given == "neither" else _given(party, x, bytes(range(32)))
+        b = _given(party, y, bytes(range(32, 64)), 8) if given == "both" else words(party, y, 8)
         open_masked(a, b)
         joined = concatenate((a[:4], a[4:]))
         result = bilinear(joined, b[::-1][::-1], product)
@@ -257,46 +258,44 @@ def test_decoding_is_right_just_above_negative_integers() -> None:
     np.testing.assert_array_equal(decode(encode(values)), values)
 
 
-def _sown(party: Party, values: Words, key: bytes) -> Shared:
-    stream = expand(key, values.shape)
-    part = None if party.is_helper else stream if party.me == 0 else values - stream
-    tensor = Shared(party, values.shape, FRACTION, part)
-    tensor.sown = Sown(stream if party.is_helper else None)
-    return tensor
+def _given(party: Party, values: Words, keys: bytes, fraction: int = FRACTION) -> Shared:
+    """As a client gives it: opened, under two streams."""
+    payloads = hand_out("dealer", values.copy(), ReplayEntropy([keys[:16], keys[16:]], []), opened=True)
+    return take(party, values.shape, fraction, memoryview(b"".join(payloads[party.me])), opened=True)
 
 
-def test_sown_tensors_open_without_a_word_of_server_0() -> None:
+def test_what_a_client_gave_opened_needs_no_opening() -> None:
     """Beside others, as views, and alone; the product is what it is of any tensors."""
     rng = np.random.default_rng(5)
     x, y = rng.normal(size=(6, 4)), rng.normal(size=(4, 3))
 
     def program(party: Party):
-        a, b = _sown(party, encode(x), b"a" * 16), _sown(party, encode(y), b"b" * 16)
+        a, b = _given(party, encode(x), b"a" * 16 + b"b" * 16), _given(party, encode(y), b"c" * 16 + b"d" * 16)
         c = share(party, 0, (3, 2), np.ones((3, 2)) if party.me == 0 else None)
-        before = party.channel.traffic[party.peer].bytes_sent if not party.is_helper else 0
-        open_masked(c, a.T, b)
+        before = sum(link.bytes_sent for link in party.channel.traffic.values())
         open_masked(a)
-        sent = 0 if party.is_helper else party.channel.traffic[party.peer].bytes_sent - before
+        assert sum(link.bytes_sent for link in party.channel.traffic.values()) == before
+        assert party.rounds == 0
+        open_masked(c, a.T, b)
+        sent = sum(link.bytes_sent for link in party.channel.traffic.values()) - before
         product = truncate(matmul(truncate(matmul(a, b), 17), c), 17)
         return reveal(product), sent, party.rounds
 
     (zero, sent0, rounds), (_, sent1, _), _ = run_parties(program)
     assert np.abs(decode(zero) - (x @ y).sum(axis=1, keepdims=True)).max() < 1e-3
-    assert sent0 == 8 * 6, "the plain tensor alone"
-    assert sent1 == 8 * (6 + 24 + 12 + 24)
-    assert rounds == 6
+    assert sent0 == sent1 == 8 * 6, "the plain tensor alone"
+    assert rounds == 5
 
 
-def test_what_server_1_sends_of_a_sown_tensor_is_uniform() -> None:
+def test_parts_of_what_a_client_gave_opened_add_up_without_the_form() -> None:
+    values = np.arange(12, dtype=np.uint64).reshape(3, 4)
+
     def program(party: Party):
-        a = _sown(party, np.zeros(40_000, np.uint64), b"k" * 16)
-        open_masked(a)
-        return None if party.is_helper else a.opened.public
+        a = _given(party, values, bytes(range(32)), 0)
+        a.opened = None
+        return reveal(a[1:] + a[:2])
 
-    zero, one, _ = run_parties(program)
-    np.testing.assert_array_equal(zero, one)
-    counts = np.bincount(zero.view(np.uint8), minlength=256)
-    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 400  # as above
+    np.testing.assert_array_equal(both(program), values[1:] + values[:2])
 
 
 def test_products_of_truncated_values_open_nothing_again() -> None:

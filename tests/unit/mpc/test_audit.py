@@ -11,8 +11,9 @@ from securefl.cluster.tensors import SharedTensor
 from securefl.errors import ConfigurationError, DecodeError, FaultyPartyError
 from securefl.mpc.channel import HELPER, MemoryChannel
 from securefl.mpc.fixed import encode
-from securefl.mpc.handover import expand
+from securefl.mpc.handover import hand_out
 from securefl.mpc.service import encode_command
+from securefl.primitives.entropy import SystemEntropy
 
 
 def net() -> nn.Module:
@@ -77,9 +78,9 @@ def test_masks_of_before_are_not_used_in_a_fresh_batch() -> None:
         x = servers.share(values)
         square = x * x
         assert np.abs((square * square).numpy() - values**4).max() < 1e-3
-        number, key = servers._number(), b"k" * 16
-        rest = (encode(values) - expand(key, values.shape)).tobytes()
-        servers._tell("put", [key, rest, key], id=number, shape=[3], fraction=16, sown=True)
+        number = servers._number()
+        payloads = hand_out("dealer", encode(values), SystemEntropy(), opened=True)
+        servers._tell("put", payloads, id=number, shape=[3], fraction=16, opened=True)
         assert np.abs((SharedTensor(servers, number) * x).numpy() - values**2).max() < 1e-3
         assert servers.audited == 3
 
