@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from securefl.errors import DecodeError, FaultyClientError, LostPartyError, SecureFLError
 from securefl.integrations.carried import Carried
@@ -22,6 +23,8 @@ from securefl.wire import HEADER_BYTES, Buffer
 
 __all__ = ["Coordinator", "Deliveries"]
 
+#: What is kept of the words of a party, which may be anybody's.
+_WORDS: Final = 500
 #: Frames by party; no frames for a party that is invited and nothing else.
 Deliveries = dict[PartyId, list[Buffer]]
 
@@ -117,8 +120,8 @@ class Coordinator:
         raise FaultyClientError(f"party {sender} has nothing to say to party {recipient}", [sender])
 
     def failed(self, party: PartyId, reason: str) -> None:
-        """This party will not answer any more."""
-        self.failures.setdefault(party, reason)
+        """This party will not answer any more. ``reason``: its own words; :attr:`failures` gets their last line."""
+        self.failures.setdefault(party, _line_of(reason))
 
     def close(self) -> Deliveries:
         """End the exchange with those who answered: what to deliver next, until :attr:`over`."""
@@ -168,3 +171,10 @@ class Coordinator:
         """An embedder may invite by ways of its own: who spoke, or was spoken to, was asked."""
         asked = client in self._invited or client in self.uploaded or client in self.downloaded
         return "did not answer in time" if asked else "was not asked: the sum ended before"
+
+
+def _line_of(words: str) -> str:
+    """The last line, printable and short: it goes into logs and reports."""
+    lines = words.strip().splitlines() or ["an error without words"]
+    line = "".join(character if character.isprintable() else "?" for character in lines[-1][: _WORDS + 1])
+    return line if len(line) <= _WORDS else line[:_WORDS] + "…"

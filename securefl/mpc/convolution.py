@@ -1,6 +1,7 @@
 """Convolutions and pooling over images [batch, channels, height, width]. SPEC mpc §7.
 
-Windows are a view of the image, so the image is opened once however often a pixel is used.
+Windows are views of the image, so the image is opened once however often a pixel is used. They are laid out only inside
+a product, of what a party multiplies with.
 """
 
 from __future__ import annotations
@@ -14,12 +15,23 @@ import numpy as np
 from securefl.errors import ConfigurationError
 from securefl.mpc.bits import Bits
 from securefl.mpc.fixed import FRACTION, HEADROOM_BITS
-from securefl.mpc.operations import matmul, prepare, scale
+from securefl.mpc.gemm import gemm
+from securefl.mpc.operations import bilinear, scale
 from securefl.mpc.party import Array
 from securefl.mpc.shared import Shared
 from securefl.mpc.tournament import play, route
 
-__all__ = ["Window", "average_pool", "conv2d", "fold", "max_pool", "max_pool_and_wins", "max_pool_gradient", "unfold"]
+__all__ = [
+    "Window",
+    "average_pool",
+    "conv2d",
+    "conv2d_gradient",
+    "fold",
+    "max_pool",
+    "max_pool_and_wins",
+    "max_pool_gradient",
+    "unfold",
+]
 
 #: What stands around an image where the largest is looked for, in units of the last place: within the headroom no value
 #: is as small, and what separates the two is below 2^62.
@@ -61,15 +73,11 @@ class Window:
         return result
 
 
-def unfold(x: Shared, window: Window) -> Shared:
-    """[b, c, h, w] to rows [b·down·across, c·size]: one row per window."""
-
-    def rows(images: Array) -> Array:
-        views = window.windows(images)
-        b, c, down, across, height, width = views.shape
-        return np.ascontiguousarray(views.transpose(0, 2, 3, 1, 4, 5)).reshape(b * down * across, c * height * width)
-
-    return x.view(rows)
+def unfold(images: Array, window: Window) -> Array:
+    """[b, c, h, w] to rows [b·down·across, c·size] of one party's part: one row per window."""
+    views = window.windows(images)
+    b, c, down, across, height, width = views.shape
+    return np.ascontiguousarray(views.transpose(0, 2, 3, 1, 4, 5)).reshape(b * down * across, c * height * width)
 
 
 def fold(rows: Array, shape: tuple[int, ...], window: Window) -> Array:
@@ -95,8 +103,13 @@ def conv2d(x: Shared, weight: Shared, window: Window) -> Shared:
     """[b, c, h, w] with weights [c·size, filters] to [b, filters, down, across]. Not truncated."""
     b, _, h, w = x.shape
     down, across = window.output(h, w)
-    prepare(x, weight)
-    return matmul(unfold(x, window), weight).reshape(b, down, across, weight.shape[1]).transpose(0, 3, 1, 2)
+    y = bilinear(x, weight, lambda images, matrix: gemm(unfold(images, window), matrix))
+    return y.reshape(b, down, across, weight.shape[1]).transpose(0, 3, 1, 2)
+
+
+def conv2d_gradient(x: Shared, delta: Shared, window: Window) -> Shared:
+    """Of the weights [c·size, filters], from images and δ in rows [b·down·across, filters]. Not truncated."""
+    return bilinear(x, delta, lambda images, rows: gemm(unfold(images, window).T, rows))
 
 
 def max_pool(x: Shared, window: Window) -> Shared:

@@ -14,7 +14,15 @@ import numpy as np
 
 from securefl.errors import ConfigurationError, InvalidInputError, LocalProtocolError
 from securefl.mpc.bits import Bits
-from securefl.mpc.convolution import Window, average_pool, conv2d, fold, max_pool_and_wins, max_pool_gradient, unfold
+from securefl.mpc.convolution import (
+    Window,
+    average_pool,
+    conv2d,
+    conv2d_gradient,
+    fold,
+    max_pool_and_wins,
+    max_pool_gradient,
+)
 from securefl.mpc.fixed import FRACTION
 from securefl.mpc.functions import (
     one_hot,
@@ -251,11 +259,11 @@ class Network:
         """Adds to the gradients of weight and bias; gives δ of the input where it is needed."""
         weight = self.parameters[layer.parameters[0]]
         prepare(x, delta, weight)
-        rows = x
         if layer.kind == "conv2d":
             delta = delta.transpose(0, 2, 3, 1).reshape(-1, weight.shape[1])
-            rows = unfold(x, _window(layer))
-        gradient = matmul(rows.T, delta)
+            gradient = conv2d_gradient(x, delta, _window(layer))
+        else:
+            gradient = matmul(x.T, delta)
         self._accumulate(layer.parameters[0], gradient)
         if len(layer.parameters) == 2:
             self._accumulate(layer.parameters[1], delta.sum(axis=0).widen(gradient.fraction - delta.fraction))

@@ -24,7 +24,7 @@ from flower_loopback import (
     update_of,
     weight_of,
 )
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp.mod import fixedclipping_mod
 from flwr.serverapp import strategy
 
@@ -297,6 +297,48 @@ def test_of_two_messages_at_once_a_node_answers_one(protect: str) -> None:
     refused = [reply.error.reason for reply in second if reply.has_error()]
     assert len(refused) == len(second) == {"masked": 20, "signed": 25, "ckks": 6, "ckks-threshold": 25}[protect]
     assert all("second message to one state" in why or "answered already" in why for why in refused)
+
+
+def npy(shape: str, dtype: str = "|u1") -> bytes:
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"abc"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(npy(shape) for shape in ("(2**60,)", f"({2**60},)", "((3,)", "(-1,)", "(1, 3)")),
+        *(npy("(3,)", dtype) for dtype in ("|O", "<f8")),
+        *(b"", b"PK\x03\x04", b"\x80\x04."),
+    ],
+)
+def test_a_frame_that_is_no_array_of_bytes_drops_its_client_only(data: bytes) -> None:
+    loopback = LoopbackGrid(5)
+    deliver = loopback.deliver
+
+    def spoiled(message: Message, context: Context) -> Message:
+        reply = deliver(message, context)
+        if context.node_id == 2:
+            reply.content["securefl.frames"] = ArrayRecord({"0": Array("uint8", (3,), "numpy.ndarray", data)})
+        return reply
+
+    loopback.deliver = spoiled
+    grid = secured(loopback, threshold=3)
+    run(grid, rounds=1)
+    assert grid.reports[0].survivors == (1, 3, 4, 5)
+    assert grid.reports[0].dropped[2].startswith("DecodeError: a frame ")
+
+
+def test_an_error_without_words_drops_its_client_only() -> None:
+    loopback = LoopbackGrid(5)
+    deliver = loopback.deliver
+    loopback.deliver = lambda message, context: (
+        Message(Error(6, " \n"), reply_to=message) if context.node_id == 2 else deliver(message, context)
+    )
+    grid = secured(loopback, threshold=3)
+    run(grid, rounds=1)
+    assert grid.reports[0].survivors == (1, 3, 4, 5)
+    assert grid.reports[0].dropped == {2: "an error without words"}
 
 
 def test_tensors_of_integers_are_kept_or_refused() -> None:

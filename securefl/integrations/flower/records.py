@@ -46,10 +46,7 @@ def frames_of(content: RecordDict) -> list[Buffer]:
         raise DecodeError("the frames of a message are not numbered from 0")
     frames: list[Buffer] = []
     for at in range(len(record)):
-        try:
-            array = record[str(at)].numpy()
-        except (ValueError, TypeError, EOFError, OSError) as error:
-            raise DecodeError(f"a frame cannot be read: {error}") from None
+        array = _numbers(record[str(at)], "a frame")
         if array.dtype != np.uint8 or array.ndim != 1:
             raise DecodeError("a frame is an array of bytes")
         frames.append(array.data)
@@ -65,10 +62,15 @@ def content_bytes(content: RecordDict) -> int:
 
 def tensors_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     """Name → array, in the record's order. Raises :class:`DecodeError` for arrays that are none."""
+    return {name: _numbers(array, "an array") for name, array in record.items()}
+
+
+def _numbers(array: Array, what: str) -> NDArray[Any]:
     try:
-        return {name: array.numpy() for name, array in record.items()}
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise DecodeError(f"an array cannot be read: {error}") from None
+        numbers: NDArray[Any] = array.numpy()
+    except Exception as error:  # noqa: BLE001 - numpy's reader: tokens, zip files, memory that a header asks for, …
+        raise DecodeError(f"{what} cannot be read: {error}") from None
+    return numbers
 
 
 def arguments_hash(records: Mapping[str, ConfigRecord]) -> bytes:

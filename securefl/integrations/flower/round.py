@@ -171,7 +171,7 @@ class Round:
     def _take(self, one: OneSum, client: PartyId, reply: Message) -> None:
         if reply.has_error():
             self._grid.muster.forget(one.nodes[client])
-            one.coordinator.failed(client, (reply.error.reason or "error").strip().splitlines()[-1])
+            one.coordinator.failed(client, reply.error.reason or "")
             return
         self._reply_bytes += content_bytes(reply.content)
         try:

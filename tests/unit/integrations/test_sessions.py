@@ -231,3 +231,19 @@ def test_random_bytes_are_no_invitation() -> None:
                 Invitation.decode(data).encode()
             except DecodeError:
                 continue
+
+
+@pytest.mark.parametrize(
+    ("said", "noted"),
+    [
+        ("Traceback …\nValueError: no", "ValueError: no"),
+        ("", "an error without words"),
+        (" \n\n", "an error without words"),
+        ("red \x1b[31m\u202ealert", "red ?[31m?alert"),
+        ("x" * 10_000, "x" * 500 + "…"),
+    ],
+)
+def test_what_a_failed_party_says_is_one_short_printable_line(said: str, noted: str) -> None:
+    server = Coordinator(invitation())
+    server.failed(PartyId(2), said)
+    assert server.failures[2] == noted

@@ -6,7 +6,7 @@ import torch
 
 from securefl.cluster.threads import run_parties
 from securefl.errors import ConfigurationError
-from securefl.mpc.convolution import Window, average_pool, conv2d, fold, max_pool
+from securefl.mpc.convolution import Window, average_pool, conv2d, fold, max_pool, unfold
 from securefl.mpc.fixed import decode
 from securefl.mpc.functions import cross_entropy, exp_negative, log, one_hot, reciprocal, sigmoid, softmax, to_fraction
 from securefl.mpc.operations import reveal, share
@@ -127,8 +127,7 @@ def test_folding_is_the_transpose_of_unfolding() -> None:
     rng = np.random.default_rng(4)
     for window in (Window((3, 2), (2, 1), (1, 0)), Window((2, 2), (2, 2))):
         x = rng.integers(0, 100, (2, 3, 7, 6)).astype(np.uint64)
-        views = window.windows(x)
-        rows = views.transpose(0, 2, 3, 1, 4, 5).reshape(-1, 3 * window.size[0] * window.size[1])
+        rows = unfold(x, window)
         other = rng.integers(0, 100, rows.shape).astype(np.uint64)
         assert (rows * other).sum() == (x * fold(other, x.shape, window)).sum()
 
