@@ -26,7 +26,7 @@
     evaluation   the shared model on the test set, the clients' own on what they held out [torch]
     learning     from a configuration to these parts [torch]
     server_optimizer   the server's step: averaging, momentum, Adam, Yogi
-    cohort       who is invited to a round
+    cohort, dropouts   who is invited to a round, and who of these drops out in a simulation
     checkpoint   save and resume a run, bit for bit
     records, fingerprint   what a run writes down of a round; what names a run
     fedavg       the round loop of federated averaging
@@ -34,6 +34,7 @@
     pipeline     update to integers, sum of integers to mean
     summation    one protected sum of plain arrays
     aggregators  the aggregator of a simulated run, under any protection
+    collection   one session of it: clients encode, the sum is opened, one client may be watched
     robust_mean  the same under rules on shares that bear poisoned updates
     counting     how many answers of a model are right on clients' data, and nothing else [torch]
     slices, tiers   parts of a model that unequal clients hold, and who holds which [torch]
@@ -56,11 +57,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from securefl.fl.aggregators import Dropouts as Dropouts
     from securefl.fl.aggregators import ProtectedAggregator as ProtectedAggregator
     from securefl.fl.config import Config as Config
     from securefl.fl.counting import private_test as private_test
     from securefl.fl.data import Dataset as Dataset
+    from securefl.fl.dropouts import Dropouts as Dropouts
     from securefl.fl.fedavg import FedAvg as FedAvg
     from securefl.fl.interfaces import Aggregate as Aggregate
     from securefl.fl.interfaces import Aggregator as Aggregator
@@ -81,7 +82,7 @@ _HOME = {
     "Config": "config",
     "Contribution": "interfaces",
     "Dataset": "data",
-    "Dropouts": "aggregators",
+    "Dropouts": "dropouts",
     "FedAvg": "fedavg",
     "LocalTraining": "training",
     "ProtectedAggregator": "aggregators",

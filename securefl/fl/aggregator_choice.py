@@ -5,10 +5,11 @@ from __future__ import annotations
 from securefl.encoding import rules
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError
-from securefl.fl.aggregators import Dropouts, ProtectedAggregator
+from securefl.fl.aggregators import ProtectedAggregator
 from securefl.fl.compressed import CompressedAggregator
 from securefl.fl.compression import compression_of
 from securefl.fl.config import Config
+from securefl.fl.dropouts import Dropouts
 from securefl.fl.interfaces import RunPrivacy
 from securefl.fl.protections import protection_named
 from securefl.fl.pruning import Pruning

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,13 @@ from securefl.encoding.payload import Decoded
 from securefl.encoding.public import PublicRandomness
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import HeadroomError, InvalidInputError
-from securefl.fl.aggregators import Dropouts, View, relative_error, require_cohort, threshold_of
+from securefl.fl.aggregators import relative_error
+from securefl.fl.collection import collect
 from securefl.fl.compressed_round import CompressedRound, Compression, Terms
-from securefl.fl.interfaces import Aggregate, Contribution
+from securefl.fl.dropouts import Dropouts, require_cohort, threshold_of
+from securefl.fl.interfaces import Aggregate, Contribution, ServerView
 from securefl.machine import Protection, RoundContext
-from securefl.transport.memory import Faults, run_session
+from securefl.transport.memory import Faults
 from securefl.types import ClientId, Tensors
 
 __all__ = ["CompressedAggregator", "Compression"]
@@ -87,29 +90,32 @@ class CompressedAggregator:
             upload_bytes=work.upload,
             vector_bytes=work.vector,
             download_bytes=work.download,
-            clipped_fraction=work.clipped / max(1, work.values),
-            server_view=view.done() if view is not None else None,
+            clipped_fraction=work.clipped / max(1, work.encoded),
+            server_view=view,
             relative_error=relative_error(mean, contributions, counted) if self.shadow else None,
         )
 
     def _sum(
         self, work: CompressedRound, clients: tuple[ClientId, ...], faults: Faults | None
-    ) -> tuple[Decoded, tuple[ClientId, ...], View | None]:
+    ) -> tuple[Decoded, tuple[ClientId, ...], ServerView | None]:
         """The round's sums, one after the other; the second is over the survivors of the first."""
         at = 0
         while True:
             payload, context = work.set_up(at, clients, self._scales[at])
-            view = View(clients[0], context, self.protection.vector_frame) if self.record_view else None
-            outcome = run_session(
-                self.protection, context, work.input_of(at, payload, view), faults=faults, observe=view
+            found = collect(
+                self.protection,
+                context,
+                partial(work.encode, at, payload),
+                faults=faults,
+                watch=self.record_view,
             )
-            work.count(outcome)
-            result = outcome.unwrap()
+            work.count(found)
+            result = found.result
             decoded = payload.decode(result.values, len(result.survivors), in_place=True)
             work.learn(at, decoded)
             at += 1
             if at == self.compression.sums:
-                return decoded, result.survivors, view
+                return decoded, result.survivors, found.view
             clients, faults = result.survivors, None  # dropouts are drawn once a round
 
     def _round(

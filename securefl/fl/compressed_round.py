@@ -9,7 +9,7 @@ into the session's context: a client that encodes otherwise has its frames refus
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,15 +22,13 @@ from securefl.encoding.feedback import ErrorFeedback
 from securefl.encoding.layout import Layout
 from securefl.encoding.payload import Decoded, FixedGrid, Payload
 from securefl.encoding.public import PublicRandomness
-from securefl.encoding.quantize import FixedPoint
+from securefl.encoding.quantize import FixedPoint, Quantized
 from securefl.encoding.rotate import RotatedQuantizer
-from securefl.errors import InvalidInputError
-from securefl.fl.aggregators import View
+from securefl.fl.collection import Collected
 from securefl.fl.interfaces import Contribution
 from securefl.machine import RoundContext
 from securefl.primitives.kdf import Label, derive, tuple_hash
-from securefl.transport.memory import Outcome
-from securefl.types import ClientId, IntegerVector, Update
+from securefl.types import ClientId, Update
 
 __all__ = ["CompressedRound", "Compression", "Terms"]
 
@@ -107,7 +105,7 @@ class CompressedRound:
         self.upload: dict[ClientId, int] = {}
         self.vector: dict[ClientId, int] = {}
         self.download: dict[ClientId, int] = {}
-        self.clipped = self.values = 0
+        self.clipped = self.encoded = 0
 
     def set_up(self, at: int, clients: tuple[ClientId, ...], scale: Scale | None) -> tuple[Payload, RoundContext]:
         """The payload and the context of sum ``at``."""
@@ -134,29 +132,17 @@ class CompressedRound:
             encoding=encoding,
         )
 
-    def input_of(self, at: int, payload: Payload, view: View | None) -> Callable[[ClientId], IntegerVector]:
-        """A function that encodes a client's part of sum ``at``."""
-
-        def encode(client: ClientId) -> IntegerVector:
-            contribution = self._contributions[client]
-            try:
-                update = self._update(client)
-                values = self.coder.project(update, at)
-                if at == len(self.coder.sizes) - 1:
-                    self._feed_back(client, update, values)
-                if self._terms.clip_norm is not None:
-                    values = clip_to_norm(values, self._terms.clip_norm)
-                seed = derive(contribution.seed, Label.ROUNDING_STREAM, b"sum", at.to_bytes(4, "big"))
-                encoded = payload.encode(values, contribution.weight, seed=seed)
-            except InvalidInputError as error:
-                raise InvalidInputError(f"client {client}, round {self._public.round}: {error}") from None
-            self.clipped += encoded.clipped
-            self.values += values.size
-            if view is not None and client == view.client:
-                view.sent = encoded.values.copy()
-            return encoded.values
-
-        return encode
+    def encode(self, at: int, payload: Payload, client: ClientId) -> Quantized:
+        """A client's part of sum ``at``. Raises :class:`InvalidInputError` for data that cannot be encoded."""
+        contribution = self._contributions[client]
+        update = self._update(client)
+        values = self.coder.project(update, at)
+        if at == len(self.coder.sizes) - 1:
+            self._feed_back(client, update, values)
+        if self._terms.clip_norm is not None:
+            values = clip_to_norm(values, self._terms.clip_norm)
+        seed = derive(contribution.seed, Label.ROUNDING_STREAM, b"sum", at.to_bytes(4, "big"))
+        return payload.encode(values, contribution.weight, seed=seed)
 
     def _update(self, client: ClientId) -> Update:
         """The weighted update with the residual; kept for the second sum when there is one."""
@@ -184,11 +170,11 @@ class CompressedRound:
         self.scales.append(found if _SMALLEST < found.mean_square < np.inf else None)
         self._agreed.append(decoded.mean.astype("<f4").tobytes())
 
-    def count(self, outcome: Outcome) -> None:
-        """Add a session's bytes; errors of a client's own data are the simulation's."""
-        for _, error in outcome.failures:
-            if isinstance(error, InvalidInputError):
-                raise error
+    def count(self, found: Collected) -> None:
+        """Add what a session took."""
+        self.clipped += found.clipped
+        self.encoded += found.encoded
+        outcome = found.outcome
         for mine, theirs in (
             (self.upload, outcome.uploaded),
             (self.vector, outcome.vector_bytes),

@@ -19,7 +19,7 @@ from securefl.cluster.threads import run_parties
 from securefl.encoding.layout import Layout
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
-from securefl.fl.aggregators import Dropouts, require_cohort, threshold_of
+from securefl.fl.dropouts import Dropouts, require_cohort, threshold_of
 from securefl.fl.interfaces import Aggregate, Contribution
 from securefl.machine import RoundContext
 from securefl.mpc.gemm import Words

@@ -19,13 +19,13 @@ from securefl.encoding.compressor import Scale
 from securefl.encoding.layout import Layout
 from securefl.encoding.quantize import FixedPoint, Quantized
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
-from securefl.fl.aggregators import Dropouts, View, require_cohort, threshold_of
+from securefl.fl.collection import collect
+from securefl.fl.dropouts import Dropouts, require_cohort, threshold_of
 from securefl.fl.interfaces import Aggregate, Contribution
 from securefl.fl.tiers import TierPlan
 from securefl.machine import Protection, RoundContext, Shells, SumResult
 from securefl.primitives.kdf import Label, tuple_hash
-from securefl.transport.memory import run_session
-from securefl.types import ClientId, IntegerVector, Tensors
+from securefl.types import ClientId, Tensors
 
 __all__ = ["ShellCoder", "TieredAggregator"]
 
@@ -128,27 +128,15 @@ class TieredAggregator:
         clients = tuple(sorted(contributions))
         require_cohort(self.threshold, len(clients))
         coder, context = self._set_up(round, model_hash, contributions[clients[0]].tensors, clients)
-        clipped = values = 0
-        view = View(clients[0], context, self.protection.vector_frame) if self.record_view else None
-
-        def input_of(client: ClientId) -> IntegerVector:
-            nonlocal clipped, values
-            try:
-                encoded = coder.encode(contributions[client], self.plan.tiers[client])
-            except InvalidInputError as error:
-                raise InvalidInputError(f"client {client}, round {round}: {error}") from None
-            clipped += encoded.clipped
-            values += encoded.values.size
-            if view is not None and client == view.client:
-                view.sent = encoded.values.copy()
-            return encoded.values
-
         faults = self.dropouts.faults(round, clients, self.protection.vector_frame) if self.dropouts else None
-        outcome = run_session(self.protection, context, input_of, faults=faults, observe=view)
-        for _, error in outcome.failures:
-            if isinstance(error, InvalidInputError):
-                raise error  # a simulation's own data is wrong: say so instead of counting a dropout
-        result = outcome.unwrap()
+        found = collect(
+            self.protection,
+            context,
+            lambda client: coder.encode(contributions[client], self.plan.tiers[client]),
+            faults=faults,
+            watch=self.record_view,
+        )
+        result, outcome = found.result, found.outcome
         assert context.shells is not None  # noqa: S101 - set up above
         mean, total_weight = coder.decode(
             result, context.shells, [self.plan.tiers[client] for client in result.survivors]
@@ -160,8 +148,8 @@ class TieredAggregator:
             upload_bytes=dict(outcome.uploaded),
             vector_bytes=dict(outcome.vector_bytes),
             download_bytes=dict(outcome.downloaded),
-            clipped_fraction=clipped / max(1, values),
-            server_view=view.done() if view is not None else None,
+            clipped_fraction=found.clipped / max(1, found.encoded),
+            server_view=found.view,
         )
 
     def contexts(

@@ -58,7 +58,7 @@ minimum_holders = 2
 BROKEN = """
 import sys, time
 from pathlib import Path
-from securefl.fl import MODULE as summing
+from securefl.fl import collection as summing
 from securefl.fl.config import load
 from securefl.fl.runner import Run
 whole = summing.run_session
@@ -73,21 +73,21 @@ list(Run(load(Path(sys.argv[1])), Path(sys.argv[2])).rounds())
 
 
 @pytest.mark.parametrize(
-    ("module", "text"),
+    "text",
     [
-        ("compressed", CONFIG.replace("ALGORITHM", "scaffold").replace("METHOD", "ditto")),
-        ("compressed", CONFIG.replace("ALGORITHM", "fedprox").replace("METHOD", "fedper")),
-        ("tiered", TIERS),
+        CONFIG.replace("ALGORITHM", "scaffold").replace("METHOD", "ditto"),
+        CONFIG.replace("ALGORITHM", "fedprox").replace("METHOD", "fedper"),
+        TIERS,
     ],
     ids=["scaffold and ditto", "fedprox and fedper", "tiers"],
 )
-def test_a_killed_run_is_resumed_bit_for_bit(module: str, text: str, tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_bit_for_bit(text: str, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(text, encoding="utf-8")
     whole = Run(load(file), tmp_path / "whole")
     list(whole.rounds())
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", BROKEN.replace("MODULE", module), str(file), str(tmp_path / "broken")]
+    command = [sys.executable, "-c", BROKEN, str(file), str(tmp_path / "broken")]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "mid-round"

@@ -3,7 +3,8 @@ import pytest
 
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
-from securefl.fl.aggregators import Dropouts, ProtectedAggregator
+from securefl.fl.aggregators import ProtectedAggregator
+from securefl.fl.dropouts import Dropouts
 from securefl.fl.interfaces import Contribution
 from securefl.fl.seeds import SeedTree
 from securefl.plain import PlainSum

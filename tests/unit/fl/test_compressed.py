@@ -12,10 +12,10 @@ from securefl.encoding.rotate import RotatedQuantizer
 from securefl.encoding.sparsify import PrunedSupport, RandomK
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
 from securefl.fl.aggregator_choice import aggregator_of
-from securefl.fl.aggregators import Dropouts
 from securefl.fl.compressed import CompressedAggregator, Compression
 from securefl.fl.compression import pruning_of
 from securefl.fl.config import parse
+from securefl.fl.dropouts import Dropouts
 from securefl.fl.fedavg import FedAvg
 from securefl.fl.interfaces import Contribution
 from securefl.fl.plan import plan
@@ -77,7 +77,7 @@ def test_every_protection_sums_the_same_integers(name, monkeypatch):
             kept.append((outcome.result.values.tobytes(), outcome.result.survivors))
             return outcome
 
-        monkeypatch.setattr("securefl.fl.compressed.run_session", keep)
+        monkeypatch.setattr("securefl.fl.collection.run_session", keep)
         dropouts = Dropouts(0.15, SeedTree(1))
         run = aggregator(CHAINS[name], method, dropouts=dropouts)
         means[method] = [run.aggregate(round, bytes(32), contributions(round)) for round in (1, 2, 3)]

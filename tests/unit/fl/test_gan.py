@@ -12,9 +12,10 @@ import torch
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError, InvalidInputError
 from securefl.fl import models
-from securefl.fl.aggregators import Dropouts, ProtectedAggregator
+from securefl.fl.aggregators import ProtectedAggregator
 from securefl.fl.balancing import balanced, gan_epsilon, train_gan
 from securefl.fl.data import Dataset, from_arrays
+from securefl.fl.dropouts import Dropouts
 from securefl.fl.engine import LocalTask
 from securefl.fl.gan import ConditionalGan, GanEngine, generate
 from securefl.fl.protections import protection_named

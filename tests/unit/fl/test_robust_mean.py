@@ -7,7 +7,7 @@ import pytest
 
 from securefl.encoding.quantize import FixedPoint
 from securefl.errors import ConfigurationError, InvalidInputError, TooFewClientsError
-from securefl.fl.aggregators import Dropouts
+from securefl.fl.dropouts import Dropouts
 from securefl.fl.interfaces import Contribution
 from securefl.fl.robust_mean import RULES, RobustMean
 from securefl.fl.seeds import SeedTree

@@ -15,6 +15,7 @@ from securefl.cluster.local import local_cluster
 from securefl.cluster.servers import Servers
 from securefl.errors import ConfigurationError, InvalidInputError, LocalProtocolError
 from securefl.fl.data import Dataset, from_arrays
+from securefl.fl.models import small_cnn
 from securefl.fl.seeds import SeedTree
 from securefl.split import SplitSettings, SplitTraining, cut, leakage_of
 from securefl.split.attacks import activations_from_gradients, matched_correlation
@@ -84,6 +85,37 @@ def test_a_shared_run_follows_the_plain_one(servers: Servers, order: str) -> Non
         assert (revealed[name] - initial[name]).abs().max() > 2e-2, "training moved it, and not here"
     predictions = shared.protected_predictions(_blobs(90, 5).inputs)
     assert np.mean(predictions == _blobs(90, 5).targets) == hidden.accuracy
+
+
+def test_a_convolutional_network_with_max_pooling_follows_the_plain_run(servers: Servers) -> None:
+    """All between the first convolution and the last layer at the servers: relu, pool, conv, relu, pool, flatten."""
+    rng = np.random.default_rng(6)
+    targets = np.arange(96) % 3
+    images = rng.normal(size=(96, 8, 8)) / 4
+    for row, target in enumerate(targets):
+        images[row, 2 * target : 2 * target + 3] += 1.0
+    data = from_arrays(images.reshape(96, 64).astype(np.float32), targets)
+    members = {PartyId(i + 1): data.subset(rows) for i, rows in enumerate(np.array_split(rng.permutation(96), 2))}
+
+    def run(protect: str) -> list[Any]:
+        torch.manual_seed(2)
+        parts = cut(small_cnn(1, 8, 8, 3, filters=3), "2", "8")
+        settings = SplitSettings(protect=protect, rounds=4, batch_size=8, momentum=0.5, gradient_range=1.0)
+        training = SplitTraining(
+            parts,
+            members,
+            data,
+            settings,
+            SeedTree(1),
+            suite="x25519",
+            servers=servers if protect == "shared" else None,
+        )
+        return list(training.rounds())
+
+    for clear, hidden in zip(run("plain"), run("shared"), strict=True):
+        assert abs(clear.loss - hidden.loss) < 5e-3
+        assert abs(clear.accuracy - hidden.accuracy) < 0.05
+    assert clear.accuracy > 0.8
 
 
 def test_nobody_is_sent_a_gradient_of_the_weights(servers: Servers) -> None:
