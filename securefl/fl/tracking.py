@@ -69,9 +69,12 @@ class JsonLines:
             raise ConfigurationError(f"cannot write {self.path}: {error.strerror}") from None
 
     def add(self, record: RoundRecord) -> None:
-        """See :class:`Tracker`."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(_line(record))
+        """See :class:`Tracker`. Raises as :meth:`begin`."""
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise ConfigurationError(f"cannot write {self.path}: {error.strerror}") from None
 
     def close(self) -> None:
         """Nothing is open."""

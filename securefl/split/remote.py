@@ -19,6 +19,7 @@ from securefl.cluster.servers import Servers
 from securefl.errors import ConfigurationError, PeerLostError
 from securefl.fl.config import Config
 from securefl.fl.data import Dataset
+from securefl.fl.models import model_hash, tensors_of
 from securefl.fl.seeds import SeedTree
 from securefl.fl.training import torch_threads
 from securefl.machine import Send
@@ -154,7 +155,7 @@ class RemoteClient:
                     total += batch.loss
             spent = None
             if session.privacy is not None:
-                session.privacy.ledger.released(number, hashlib.sha256(str(number).encode()).digest())
+                session.privacy.ledger.released(number, model_hash(tensors_of(session.parts.front)))  # its own part
                 spent = session.privacy.epsilon_spent
             yield number, total / len(labels), spent
 

@@ -12,6 +12,7 @@ import pytest
 
 from securefl.errors import AuthenticationError, ConfigurationError, SecureFLError
 from securefl.fl.config import load
+from securefl.fl.models import model_hash, tensors_of
 from securefl.split.remote import RemoteClient, Session
 from securefl.transport.tls import Credentials, Listener, connect, pki
 from securefl.types import PartyId
@@ -70,6 +71,9 @@ def test_two_processes_train(tmp_path: Path, certificates: Path, mode: str) -> N
         assert number == 1
         assert 0 < loss < 4
         assert (epsilon is not None) == ("ckks" in mode)
+        if session.privacy is not None:
+            row = session.privacy.ledger.verify()[-1]
+            assert (row.kind, row.content) == ("released", model_hash(tensors_of(session.parts.front)).hex())
         assert 0.05 < remote.accuracy() <= 1
         assert link.sent_bytes > remote.learner.traffic.up > 0
         link.close()

@@ -55,6 +55,12 @@ def test_every_round_is_a_line_once_also_after_a_break(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot write"):
         JsonLines(tmp_path / "missing" / "metrics.jsonl").begin([])
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    lines.begin([])
+    lines.path.unlink()
+    lines.path.mkdir()
+    with pytest.raises(ConfigurationError, match="cannot write"):
+        lines.add(RECORD)
 
 
 def test_tensorboard_gets_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
