@@ -6,7 +6,7 @@
     python3 dev.py test [ARGS]       tests; e.g. test -k shamir       python -m pytest ARGS
     python3 dev.py check             ruff, mypy, import-linter        all of them, even if one fails
     python3 dev.py vectors [ARGS]    regenerate, or --check, vectors  python protocols/generate.py ARGS
-    python3 dev.py bench [ARGS]      measure; --peers adds the peer   python -m securefl bench ARGS
+    python3 dev.py bench [ARGS]      measure; --peers adds the peers  python -m securefl bench ARGS
     python3 dev.py integrations [ARGS]  tests inside Flower, NVFLARE  python -m pytest ARGS, slow tests too
 
 Exit status: that of the task; 2 on bad usage. Versions are those of constraints.txt.
@@ -23,9 +23,14 @@ MINIMUM = (3, 11)
 PEER = "flwr==1.42.0"  # the extra `bench`
 PEER_NEEDS = ["fastapi<0.139", "grpcio<2", "httpx<1", "iterators<0.0.3", "protobuf<7", "pyyaml<7", "requests<3"]
 PEER_NEEDS += ["tomli<3", "tomli-w<2"]
+# What benchmarks measure against, each without its dependencies, and what it then needs of them (see install_peers).
+PEERS = [
+    (PEER, PEER_NEEDS),
+    ("crypten==0.4.1", ["omegaconf<3", "onnx<2", "protobuf<7", "pyyaml<7"]),
+]
 # What `integrations` tests inside: engine: (what goes in without its dependencies, what goes in with them, test files).
-# flwr cannot be resolved beside our pins (see install_peer) and runs with them; the processes of a deployment need more
-# of its dependencies than its secure aggregation does. Each engine has a .venv of its own.
+# flwr cannot be resolved beside our pins (see install_peers) and runs with them; the processes of a deployment need
+# more of its dependencies than its secure aggregation does. Each engine has a .venv of its own.
 ENGINES = {
     "flower": (
         [PEER, "starlette>=1.3.1,<1.4"],
@@ -157,21 +162,22 @@ def install(extras):
         write_stamp(dict(state, extras=sorted(todo), peer=False))
 
 
-def install_peer():
-    """Install the peer that benchmarks measure against; a failure is a note, never an error.
+def install_peers():
+    """Install the peers that benchmarks measure against; a failure is a note, never an error.
 
     pip cannot resolve flwr beside our pins: it caps typer, rich, pycryptodome and packaging below them and asks for a
     certifi newer than some mirrors carry. It runs with them all the same. So it goes in without its dependencies, and
-    then those that its secure aggregation imports go in under flwr's own bounds; the rest of them we have.
+    then those that its secure aggregation imports go in under flwr's own bounds; the rest of them we have. crypten asks
+    for a package "sklearn" that refuses to be installed, and for one of tables of contents; it computes without both.
     """
     stamp = read_stamp()
     if stamp["peer"]:
         return
-    say("installing {} into .venv, to measure against".format(PEER))
+    say("installing {} into .venv, to measure against".format(", ".join(peer for peer, _ in PEERS)))
     os.remove(STAMP)
-    failed = pip_install(["--no-deps", PEER]) or pip_install(PEER_NEEDS)
-    if failed:
-        say("note: {} could not be installed (pip's reason stands above); measuring without it".format(PEER))
+    failed = [peer for peer, needs in PEERS if pip_install(["--no-deps", peer]) or pip_install(needs)]
+    for peer in failed:
+        say("note: {} could not be installed (pip's reason stands above); measuring without it".format(peer))
     write_stamp(dict(stamp, peer=not failed))
 
 
@@ -245,7 +251,7 @@ def main(argv):
     install(extras)
     if task == "bench" and "--peers" in arguments:
         arguments.remove("--peers")
-        install_peer()
+        install_peers()
     if here:
         os.chdir(ROOT)
     if task == "check":

@@ -331,8 +331,7 @@ def show(report: dict[str, Any]) -> None:
         show_peers(report["crypten"]["jobs"], report["crypten"]["values"], report["crypten"]["size"])
     else:
         console.print(
-            "CrypTen is not installed here: measured without it. To have it beside, in an environment of your own: "
-            "pip install --no-deps crypten==0.4.1; pip install onnx omegaconf pyyaml",
+            "CrypTen is not installed here: measured without it (python3 dev.py bench --peers mpc)",
             markup=False,
         )
 

@@ -359,30 +359,35 @@ def test_the_tests_of_engines_exist(dev: ModuleType) -> None:
 # --------------------------------------------------------------------------------------------------------- peers
 
 
-def test_the_peer_is_the_one_pyproject_names(dev: ModuleType) -> None:
+def test_the_first_peer_is_the_one_pyproject_names(dev: ModuleType) -> None:
+    assert dev.PEERS[0][0] == dev.PEER
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["optional-dependencies"]["bench"] == [dev.PEER]
 
 
-@pytest.mark.parametrize(("statuses", "installed"), [([0, 0], True), ([1], False), ([0, 1], False)])
-def test_the_peer_is_installed_once_or_noted(
+@pytest.mark.parametrize(
+    ("statuses", "missing"), [([0, 0, 0, 0], []), ([1, 0, 0], [0]), ([0, 1, 0, 0], [0]), ([0, 0, 1], [1])]
+)
+def test_peers_are_installed_once_or_noted(
     dev: ModuleType,
     made: list[str],
     become: list[list[str]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     statuses: list[int],
-    installed: bool,
+    missing: list[int],
 ) -> None:
     dev.make_venv()
     dev.write_stamp(stamp_of("all"))
     pip = Pip(dev.STAMP, *statuses)
     monkeypatch.setattr(dev, "pip_install", pip)
     dev.main(["bench", "--peers", "masking"])
-    assert pip.asked[0] == ["--no-deps", dev.PEER]
-    assert ("note:" in capsys.readouterr().err) != installed
+    assert [asked[1] for asked in pip.asked if asked[0] == "--no-deps"] == [peer for peer, _ in dev.PEERS]
+    said, installed = capsys.readouterr().err, not missing
+    for at, (peer, _) in enumerate(dev.PEERS):
+        assert (f"note: {peer} could not" in said) == (at in missing)
     assert dev.read_stamp() == {**stamp_of("all"), "peer": installed}
     assert become == [[dev.PYTHON, "-m", "securefl", "bench", "masking"]]
     if installed:
         dev.main(["bench", "--peers", "masking"])
-        assert len(pip.asked) == 2
+        assert len(pip.asked) == 2 * len(dev.PEERS)
