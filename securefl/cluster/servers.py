@@ -47,6 +47,8 @@ _MAX_ANSWER = 1 << 20
 _KEEPING = {"put", "model", "parameter", "drop"}
 #: Who is told first: the helper, which waits for nobody and is waited for; of the servers the one that sends first.
 _ORDER = (2, 1, 0)
+#: Parties are told to forget so many tensors, or so much as may be held back: memory that is used again is faster.
+_MOST_DROPPED = 32
 #: No bytes for any party.
 _NOTHING: tuple[Handed, ...] = ((), (), ())
 #: Bytes of such commands that are held back, at most.
@@ -100,6 +102,9 @@ class Servers:
         self._numbers = 0
         self._batch = 0
         self._dropped: list[int] = []
+        #: Bytes of what was put, by number; and of what was dropped since the parties were told.
+        self._put: dict[int, int] = {}
+        self._dropped_bytes = 0
         #: Per party commands that only keep or forget something: they go with the next one that computes or asks.
         self._later: list[list[tuple[bytes, Handed]]] = [[] for _ in range(PARTIES)]
         self._later_bytes = 0
@@ -141,6 +146,7 @@ class Servers:
             limit = 2.0**31
         words = encode(array, fraction, limit)
         number = self._number()
+        self._put[number] = words.nbytes
         opened = self.engine == "dealer" and not self._audit  # a batch that can be audited uses no mask of a client
         payloads = hand_out(self.engine, words, self._entropy, opened)
         self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction, opened=opened)
@@ -187,6 +193,7 @@ class Servers:
 
     def _forget(self, number: int) -> None:
         self._dropped.append(number)
+        self._dropped_bytes += self._put.pop(number, 0)
 
     def _compute(self, operation: str, **fields: Any) -> None:
         fresh = self._audit > 0
@@ -206,8 +213,8 @@ class Servers:
             raise LocalProtocolError("the cluster is closed; open a new one and share again")
         if self._started is None:
             self._started = perf_counter()
-        if len(self._dropped) > 32 and operation != "drop":
-            dropped, self._dropped = self._dropped, []
+        if operation != "drop" and (len(self._dropped) > _MOST_DROPPED or self._dropped_bytes > _LATER_MOST):
+            dropped, self._dropped, self._dropped_bytes = self._dropped, [], 0
             self._tell("drop", ids=dropped)
         self._tell_each([encode_command(operation, **fields)] * PARTIES, payloads, operation in _KEEPING)
 

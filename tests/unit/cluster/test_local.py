@@ -289,6 +289,16 @@ def test_targets_that_do_not_fit_end_the_session() -> None:
             servers.share(torch.rand(1))
 
 
+def test_much_that_is_forgotten_is_dropped_with_the_next_command() -> None:
+    with local_cluster(parties="threads", deadline=20) as other:
+        one = other.share(torch.ones(1))
+        number = other.share(torch.zeros(1 << 14)).number
+        gc.collect()
+        assert (one + one).reveal().item() == 2
+        with pytest.raises(DecodeError, match="no tensor"):
+            SharedTensor(other, number).reveal()
+
+
 def test_a_closed_cluster_says_so() -> None:
     with local_cluster(parties="threads") as servers:
         pass
