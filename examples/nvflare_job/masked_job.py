@@ -85,7 +85,7 @@ def main() -> None:
     policy = {"minimum_clients": CLIENTS, "allow_unpinned": True}
     job = FedJob(name="protected-sums", min_clients=CLIENTS + helped)
     model = {name: value.tolist() for name, value in MODEL.items()}
-    job.to_server(Checked(num_rounds=ROUNDS, model=model, step_seconds=30, train_seconds=30, settings=settings))
+    job.to_server(Checked(num_rounds=ROUNDS, model=model, step_seconds=60, train_seconds=60, settings=settings))
     for site in (f"site-{i}" for i in range(1, CLIENTS + 1)):
         job.to(Trainer(), site, tasks=["train"])
         job.to(ProtocolExecutor(policy), site, tasks=["securefl"])
