@@ -45,8 +45,8 @@ INPUT_RANGE = 16.0
 _MAX_ANSWER = 1 << 20
 #: Commands at which a party has nothing to compute.
 _KEEPING = {"put", "model", "parameter", "drop"}
-#: Who is told first: the helper, which waits for nobody and is waited for; of the servers the one that sends first.
-_ORDER = (2, 1, 0)
+#: Who is told first: server 1, to whom most is dealt, and the helper; where cores are few, server 0 begins behind it.
+_ORDER = (1, 2, 0)
 #: Parties are told to forget so many tensors, or so much as may be held back: memory that is used again is faster.
 _MOST_DROPPED = 32
 #: No bytes for any party.
