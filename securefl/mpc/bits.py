@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,9 @@ def prefix_less(party: Party, less: Plane | None, equal: Plane | None, digits: i
     and ``equal[0]`` is not used. Gives this party's part of the result, uint8[width]. log2(digits) rounds.
     """
     counts = [digits >> (level + 1) for level in range(digits.bit_length() - 1)]
-    masks = [party.mask_bits((3 * nodes - 1, width)) for nodes in counts]
+    ends = list(accumulate(3 * nodes - 1 for nodes in counts))
+    drawn = party.mask_bits((ends[-1], width))
+    masks = [drawn[end - 3 * nodes + 1 : end] for nodes, end in zip(counts, ends, strict=True)]
     products = Piece((sum(2 * nodes - 1 for nodes in counts), width), np.uint8, xor=True)
     if party.is_helper:
         dealt = []
@@ -86,29 +89,22 @@ def prefix_less(party: Party, less: Plane | None, equal: Plane | None, digits: i
     if less is None or equal is None:
         raise InvalidInputError("a server gives its parts of the digits")
     (share,) = party.deal(1, [products])
-    at = 0
+    at, equal = 0, equal[1:]  # of digits 1, 2, …: the first is not used
     for nodes, mask in zip(counts, masks, strict=True):
-        # Operands of the level: equality of the upper halves; less and equality of the lower halves.
-        mine = np.concatenate((equal[1::2], less[0::2], equal[2::2]))
+        # Equality of the upper halves, times less and equality of the lower halves (of the lowest less alone).
+        mine = np.concatenate((equal[0::2], less[0::2], equal[1::2]))
         mine ^= mask
+        alpha, beta = np.concatenate((mask[:nodes], mask[1:nodes])), mask[nodes:]
         m = party.exchange(mine)
         m ^= mine
-        high, low = m[:nodes], m[nodes : 2 * nodes]
-        own = mask[:nodes]
+        high, low = np.concatenate((m[:nodes], m[1:nodes])), m[nodes:]
         # a·b = m_a·m_b ^ m_a·β ^ m_b·α ^ αβ, and server 0 takes the public term.
-        carry = share[at : at + nodes]
-        carry = (
-            carry
-            ^ (own & low)
-            ^ (high & ((low ^ mask[nodes : 2 * nodes]) if party.me == 0 else mask[nodes : 2 * nodes]))
-        )
-        at += nodes
-        both = share[at : at + nodes - 1]
-        low = m[2 * nodes :]
-        both = both ^ (own[1:] & low) ^ (high[1:] & ((low ^ mask[2 * nodes :]) if party.me == 0 else mask[2 * nodes :]))
-        at += nodes - 1
-        less = less[1::2] ^ carry
-        equal = np.concatenate((equal[1:2], both))  # the first is not used again
+        high &= low ^ beta if party.me == 0 else beta
+        alpha &= low
+        both = share[at : at + 2 * nodes - 1] ^ high
+        both ^= alpha
+        at += 2 * nodes - 1
+        less, equal = less[1::2] ^ both[:nodes], both[nodes:]
     return np.asarray(less[0])
 
 
