@@ -27,7 +27,7 @@ __all__ = ["calibrate", "main"]
 
 _TRIALS = 6
 _GATHERED = 1 << 15
-_SECONDS_AWAKE = 200e-6
+_SECONDS_AWAKE = 50e-6
 
 
 def calibrate(size: int = 192) -> str:
