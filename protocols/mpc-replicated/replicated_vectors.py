@@ -8,7 +8,8 @@ from typing import Any
 import mpc_ref
 import replicated_ref as ref
 import tournament_ref
-from mpc_vectors import TOURNAMENT, check, group, strings
+from mpc_naming import group, strings
+from mpc_vectors import TOURNAMENT, check
 
 SESSION = b"vectors"
 LINKS = ("0>1", "1>0", "0>2", "1>2", "2>0", "2>1")
