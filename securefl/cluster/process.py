@@ -26,7 +26,9 @@ from securefl.mpc.service import Service
 __all__ = ["calibrate", "main"]
 
 _TRIALS = 6
+#: Bytes of deals that may wait for the next, so that the many small ones of a softmax are a few messages to the system.
 _GATHERED = 1 << 15
+#: About as long as the system takes to wake a party: staying awake for longer only takes time from the others.
 _SECONDS_AWAKE = 50e-6
 
 

@@ -44,7 +44,7 @@ def hand_out(engine: str, words: Words, entropy: Entropy, opened: bool = False) 
     """
     keys = [entropy.token(KEY_BYTES) for _ in range(2 if opened or engine == "replicated" else 1)]
     rest = np.ascontiguousarray(words).reshape(-1)
-    accumulate(rest, *((keys, ()) if opened else ((), keys)))
+    accumulate(rest, add=keys if opened else (), subtract=() if opened else keys)
     last = as_bytes(rest) if rest.size else memoryview(b"")
     if opened:
         return [(last, keys[0]), (last, keys[1]), (*keys,)]

@@ -20,7 +20,7 @@ from securefl.mpc.graph import Graph, Layer, check_headroom
 
 __all__ = ["check_training"]
 
-#: Products have twice the places, and comparisons subtract two values.
+#: In the places of a product, of which comparisons subtract two.
 _LARGEST = 2.0 ** (HEADROOM_BITS - 1 - PRODUCT_FRACTION)
 #: What is left of the largest δ behind a layer: s(1 − s) is at most 1/4 whatever the error of s; of softmax it is
 #: 2s(1 − s) and at most a hundred errors below 1e-4.
