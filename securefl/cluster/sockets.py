@@ -26,7 +26,7 @@ _KERNEL_BUFFER = 4 << 20
 #: Bytes kept for peers that do not read before a sender that never reads itself, the helper, waits for them. Servers
 #: send to each other at the same time, so waiting before reading could stop both.
 _KEPT_MOST = 256 << 20
-#: Bytes that are read beyond the message that is due: small messages that came together are one system call.
+#: Bytes read at one time of whatever a peer has sent: small messages that came together are one system call.
 _AHEAD = 1 << 14
 _HEADER_BYTES = 8
 
@@ -50,6 +50,16 @@ def connected_pair(family: str = "unix") -> tuple[socket.socket, socket.socket]:
         for end in pair:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
     return pair
+
+
+class _Inbox:
+    """What was read from a peer and is not taken yet: ``memory[start:end]``."""
+
+    __slots__ = ("end", "memory", "start")
+
+    def __init__(self) -> None:
+        self.memory = memoryview(bytearray(_AHEAD))
+        self.start = self.end = 0
 
 
 class SocketChannel:
@@ -77,8 +87,7 @@ class SocketChannel:
         self._awake = awake
         self._gather = gather
         self._gathered: dict[int, bytearray] = {other: bytearray() for other in links}
-        self._buffers = {other: memoryview(bytearray(_AHEAD)) for other in links}
-        self._ahead: dict[int, memoryview] = {other: memoryview(b"") for other in links}
+        self._inboxes = {other: _Inbox() for other in links}
         self.deadline = deadline
 
     @property
@@ -98,22 +107,22 @@ class SocketChannel:
     # ---- sending
 
     def send(self, to: int, *buffers: Buffer) -> None:
-        views = [memoryview(buffer) for buffer in buffers if memoryview(buffer).nbytes]
-        size = sum(view.nbytes for view in views)
+        size = sum([memoryview(buffer).nbytes for buffer in buffers])
         traffic = self.traffic[to]
         traffic.bytes_sent += size
         traffic.messages_sent += 1
-        header = size.to_bytes(8, "big")
-        gathered = self._gathered[to]
-        if len(gathered) + size + len(header) <= self._gather:
-            gathered += header
-            for view in views:
-                gathered += view
-            return
-        before: list[memoryview] = []
-        if gathered:
-            before, self._gathered[to] = [memoryview(gathered)], bytearray()
-        self._out(to, [*before, memoryview(header), *views])
+        header = size.to_bytes(_HEADER_BYTES, "big")
+        if size > _AHEAD:  # too much to be copied
+            views = [memoryview(header), *(view for buffer in buffers if (view := memoryview(buffer)).nbytes)]
+        else:
+            message = b"".join((header, *buffers))
+            if len(self._gathered[to]) + len(message) <= self._gather:
+                self._gathered[to] += message
+                return
+            views = [memoryview(message)]
+        if gathered := self._gathered[to]:
+            views, self._gathered[to] = [memoryview(gathered), *views], bytearray()
+        self._out(to, views)
 
     def _out(self, to: int, rest: list[memoryview]) -> None:
         """Hand bytes to the kernel, and keep what it does not take."""
@@ -176,63 +185,76 @@ class SocketChannel:
     # ---- receiving
 
     def receive(self, sender: int, size: int) -> memoryview:
-        header, message = bytearray(_HEADER_BYTES), np.empty(size, np.uint8).data
-        parts = self._fill(sender, [memoryview(header), message], size)
-        check_size(sender, int.from_bytes(header, "big"), size)
-        self._fill(sender, parts, 0)
-        return self._count(sender, message)
+        inbox = self._inboxes[sender]
+        told = self._header(sender, inbox)
+        if told != size:
+            check_size(sender, told, size)
+        return self._message(sender, inbox, size)
 
     def receive_up_to(self, sender: int, limit: int) -> memoryview:
-        header = bytearray(_HEADER_BYTES)
-        self._fill(sender, [memoryview(header)], 0)
-        size = int.from_bytes(header, "big")
+        inbox = self._inboxes[sender]
+        size = self._header(sender, inbox)
         check_limit(sender, size, limit)
-        message = np.empty(size, np.uint8).data
-        self._fill(sender, [message], 0)
-        return self._count(sender, message)
+        return self._message(sender, inbox, size)
 
-    def _count(self, sender: int, message: memoryview) -> memoryview:
+    def _header(self, sender: int, inbox: _Inbox) -> int:
+        """The size of the next message, before there is memory for it. It stays in the inbox."""
+        if inbox.end - inbox.start < _HEADER_BYTES:
+            self._hold(sender, inbox, _HEADER_BYTES)
+        return int.from_bytes(inbox.memory[inbox.start : inbox.start + _HEADER_BYTES], "big")
+
+    def _message(self, sender: int, inbox: _Inbox, size: int) -> memoryview:
+        """Take header and message out of the inbox, and what is missing from the socket."""
         traffic = self.traffic[sender]
-        traffic.bytes_received += message.nbytes
+        traffic.bytes_received += size
         traffic.messages_received += 1
+        due = _HEADER_BYTES + size
+        if due <= _AHEAD:
+            if inbox.end - inbox.start < due:
+                self._hold(sender, inbox, due)
+            message = memoryview(bytearray(inbox.memory[inbox.start + _HEADER_BYTES : inbox.start + due]))
+            inbox.start += due
+            return message
+        message = np.empty(size, np.uint8).data
+        here = inbox.memory[inbox.start + _HEADER_BYTES : inbox.end]
+        message[: here.nbytes] = here
+        inbox.start = inbox.end = 0
+        missing = message[here.nbytes :]
+        while missing.nbytes:
+            got = self._read(sender, [missing, inbox.memory])
+            inbox.end = max(got - missing.nbytes, 0)
+            missing = missing[got:]
         return message
 
-    def _fill(self, sender: int, parts: list[memoryview], missing: int) -> list[memoryview]:
-        """Fill ``parts`` in order until at most ``missing`` bytes of them are due; what remains.
-
-        From what was read ahead, then from the socket, of which more is read than is due when it is there.
-        """
-        due = sum(part.nbytes for part in parts)
-        ahead = self._ahead[sender]
-        while ahead.nbytes and due:
-            part = parts[0][: ahead.nbytes]
-            part[:] = ahead[: part.nbytes]
-            ahead, due, parts = ahead[part.nbytes :], due - part.nbytes, _after(parts, part.nbytes)
-        if due > missing and self._gather:
-            self._let_out()
-        while due > missing:
-            got = self._read(sender, [*parts, self._buffers[sender]])
-            parts, ahead = _after(parts, got), self._buffers[sender][: max(got - due, 0)]
-            due = max(due - got, 0)
-        self._ahead[sender] = ahead
-        return parts
+    def _hold(self, sender: int, inbox: _Inbox, due: int) -> None:
+        """Read until ``due`` bytes are in the inbox, which has room for them."""
+        if inbox.start + due > _AHEAD or inbox.start == inbox.end:
+            held = inbox.memory[inbox.start : inbox.end]
+            inbox.memory[: held.nbytes] = held
+            inbox.start, inbox.end = 0, held.nbytes
+        while inbox.end - inbox.start < due:
+            inbox.end += self._read(sender, [inbox.memory[inbox.end :]])
 
     def _read(self, sender: int, parts: list[memoryview]) -> int:
         """At least one byte into ``parts``."""
-        link = self._links[sender]
-        until = perf_counter() + self._awake if self._awake else 0.0
+        if self._gather:
+            self._let_out()
+        link, until = self._links[sender], 0.0
+        awake = self._awake > 0
         while True:
             # While something is kept the kernel's timer must not hold this party: the peer may wait for just that.
             waiting = bool(self._kept_bytes)
-            awake = not waiting and bool(until) and perf_counter() < until
             try:
                 got = link.recvmsg_into(parts, 0, socket.MSG_DONTWAIT if waiting or awake else 0)[0]
             except BlockingIOError:
-                if awake:
-                    continue
-                if not waiting:
+                if waiting:
+                    self._wait(sender)
+                elif not awake:
                     raise self._silent(sender) from None
-                self._wait(sender)
+                elif not until:
+                    until = perf_counter() + self._awake
+                else:
+                    awake = perf_counter() < until
                 continue
             except OSError as error:
                 raise LostPartyError(f"party {sender} is gone: {error.strerror or error}", sender) from None
@@ -244,10 +266,3 @@ class SocketChannel:
         for link in self._links.values():
             link.close()
 
-
-def _after(parts: list[memoryview], count: int) -> list[memoryview]:
-    """``parts`` without their first ``count`` bytes, and without empty ones."""
-    while parts and count >= parts[0].nbytes:
-        count -= parts[0].nbytes
-        parts = parts[1:]
-    return [parts[0][count:], *parts[1:]] if count and parts else parts

@@ -33,12 +33,12 @@ from securefl.errors import LocalProtocolError
 from securefl.mpc.channel import HELPER, Channel
 from securefl.mpc.gemm import Words
 from securefl.primitives.entropy import Entropy, SystemEntropy
-from securefl.primitives.kdf import Label, derive
+from securefl.primitives.kdf import Deriver, Label
 from securefl.primitives.prg import KEY_BYTES, MAX_STREAM_BYTES, Keystream
 from securefl.primitives.tag import TAG_KEY_BYTES, gmac
 from securefl.wire import Buffer
 
-__all__ = ["SECRET_BYTES", "Party", "Piece", "as_bytes", "join"]
+__all__ = ["SECRET_BYTES", "Party", "Piece", "apart", "as_bytes", "join"]
 
 SECRET_BYTES: Final = 32
 Array = NDArray[Any]
@@ -62,7 +62,17 @@ class Piece:
 
 def as_bytes(array: Array) -> memoryview:
     """The memory of a contiguous array."""
-    return array.reshape(-1).view(np.uint8).data
+    return array.data.cast("B") if array.size else memoryview(b"")
+
+
+def apart(message: memoryview, pieces: Sequence[Piece]) -> list[Array]:
+    """The tensors of a message, one after the other, where they lie."""
+    arrays: list[Array] = []
+    at = 0
+    for piece in pieces:
+        arrays.append(np.ndarray(piece.shape, piece.dtype, message, at))
+        at += arrays[-1].nbytes
+    return arrays
 
 
 class _Stream:
@@ -101,7 +111,7 @@ class Party:
         #: Exchanges between the servers so far.
         self.rounds = 0
         self.batch = 0
-        self._secrets = dict(secrets)
+        self._secrets = {other: Deriver(secret) for other, secret in secrets.items()}
         self._session = session
         self._program = b""
         self._bound: dict[int, bytes] = {}
@@ -112,7 +122,7 @@ class Party:
         """The stream key in common with party ``other`` for one batch. It tells nothing about other batches."""
         program += self._bound.get(other, b"")
         fields = (self._session, bytes(sorted((self.me, other))), batch.to_bytes(8, "big"), program)
-        return derive(self._secrets[other], self.label, *fields, length=KEY_BYTES)
+        return self._secrets[other].derive(self.label, *fields, length=KEY_BYTES)
 
     def begin(self, batch: int, program: bytes = b"") -> None:
         """Take up batch ``batch`` (> every earlier one): all correlations from here on are its own.
@@ -145,7 +155,7 @@ class Party:
         """
         self._tags[other] = self._tags.get(other, 0) + 1
         fields = (self._session, bytes(sorted((self.me, other))), self._tags[other].to_bytes(8, "big"))
-        self.bind(other, gmac(derive(self._secrets[other], Label.MPC_TOLD, *fields, length=TAG_KEY_BYTES), told))
+        self.bind(other, gmac(self._secrets[other].derive(Label.MPC_TOLD, *fields, length=TAG_KEY_BYTES), told))
 
     @classmethod
     def with_keys(cls, channel: Channel, keys: Mapping[int, bytes]) -> Self:
@@ -209,13 +219,7 @@ class Party:
             return []
         if self.me != to:
             return [self._stream(HELPER).draw(piece.shape, piece.dtype) for piece in pieces]
-        message = self.channel.receive(HELPER, sum(piece.nbytes for piece in pieces))
-        shares, at = [], 0
-        for piece in pieces:
-            part = message[at : at + piece.nbytes]
-            shares.append(np.frombuffer(part, dtype=np.uint8).view(piece.dtype).reshape(piece.shape))
-            at += piece.nbytes
-        return shares
+        return apart(self.channel.receive(HELPER, sum([piece.nbytes for piece in pieces])), pieces)
 
     # ---- the two servers
 
@@ -224,7 +228,7 @@ class Party:
         self.rounds += 1
         self.channel.send(self.peer, as_bytes(mine))
         message = self.channel.receive(self.peer, mine.nbytes)
-        return np.frombuffer(message, dtype=np.uint8).view(mine.dtype).reshape(mine.shape)
+        return np.ndarray(mine.shape, mine.dtype, message)
 
     def zero(self, shape: tuple[int, ...]) -> Words:
         """A fresh additive share of zero, of which the helper knows nothing. Servers only."""

@@ -12,9 +12,10 @@ from enum import Enum
 
 from Crypto.Hash import TupleHash256
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.hmac import HMAC
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-__all__ = ["Label", "commit", "derive", "info_bytes", "tuple_hash"]
+__all__ = ["Deriver", "Label", "commit", "derive", "info_bytes", "tuple_hash"]
 
 
 class Label(Enum):
@@ -58,7 +59,7 @@ class Label(Enum):
 
 def info_bytes(label: Label, *fields: bytes) -> bytes:
     """The injective encoding of a label and context fields: each with a big-endian u32 length before it."""
-    return b"".join(len(part).to_bytes(4, "big") + part for part in (label.value, *fields))
+    return b"".join([len(part).to_bytes(4, "big") + part for part in (label.value, *fields)])
 
 
 def derive(secret: bytes, label: Label, *fields: bytes, length: int = 32) -> bytes:
@@ -67,6 +68,27 @@ def derive(secret: bytes, label: Label, *fields: bytes, length: int = 32) -> byt
     Pre-conditions: ``secret`` has at least 128 bits of entropy; ``length`` <= 255 * 32.
     """
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=info_bytes(label, *fields)).derive(secret)
+
+
+class Deriver:
+    """:func:`derive` from one secret, many times: what depends on the secret alone is computed once.
+
+    HKDF-Extract is done here, HKDF-Expand in :meth:`derive` (RFC 5869 §2.2, §2.3): the same bytes.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, secret: bytes) -> None:
+        extract = HMAC(bytes(SHA256.digest_size), SHA256())
+        extract.update(secret)
+        self._key = extract.finalize()
+
+    def derive(self, label: Label, *fields: bytes, length: int = 32) -> bytes:
+        """As the function of this name."""
+        return HKDFExpand(algorithm=SHA256(), length=length, info=info_bytes(label, *fields)).derive(self._key)
+
+    def __repr__(self) -> str:
+        return "<Deriver>"
 
 
 def tuple_hash(label: Label, *fields: bytes) -> bytes:

@@ -28,7 +28,7 @@ MAX_STREAM_BYTES: Final = 2**36
 
 #: Words per block: the block, the keystream buffer and the zeros fit a 512 KiB second-level cache together.
 _BLOCK_WORDS: Final = 1 << 14
-_ZEROS: Final = bytes(8 * _BLOCK_WORDS)
+_ZEROS: Final = memoryview(bytes(8 * _BLOCK_WORDS))
 
 
 def _stream(key: bytes) -> CipherContext:
@@ -51,7 +51,7 @@ def accumulate(vector: RingVector, add: Iterable[bytes], subtract: Iterable[byte
         block = vector[start : start + _BLOCK_WORDS]
         words = buffer[: block.size]
         target = words.view(np.uint8).data
-        zeros = memoryview(_ZEROS)[: target.nbytes]
+        zeros = _ZEROS[: target.nbytes]
         for stream, combine in work:
             stream.update_into(zeros, target)
             combine(block, words, out=block)
@@ -71,9 +71,13 @@ class Keystream:
 
     def fill_bytes(self, target: memoryview) -> None:
         """Write the next ``target.nbytes`` bytes of the stream to ``target`` (one dimension of bytes, writable)."""
-        for at in range(0, target.nbytes, len(_ZEROS)):
-            piece = target[at : at + len(_ZEROS)]
-            self._cipher.update_into(memoryview(_ZEROS)[: piece.nbytes], piece)
+        size = target.nbytes
+        if size <= _ZEROS.nbytes:
+            self._cipher.update_into(_ZEROS[:size], target)
+            return
+        for at in range(0, size, _ZEROS.nbytes):
+            piece = target[at : at + _ZEROS.nbytes]
+            self._cipher.update_into(_ZEROS[: piece.nbytes], piece)
 
     def __repr__(self) -> str:
         return "<Keystream>"

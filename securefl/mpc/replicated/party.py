@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from securefl.mpc.channel import HELPER, PARTIES, Channel
 from securefl.mpc.gemm import Words
-from securefl.mpc.party import Array, Party, Piece, _Stream, as_bytes
+from securefl.mpc.party import Array, Party, Piece, _Stream, apart, as_bytes
 from securefl.primitives.kdf import Label
 
 __all__ = ["Pair", "ReplicatedParty", "of"]
@@ -80,7 +80,7 @@ class ReplicatedParty(Party):
         sender = self.previous if to == self.next else self.next
         self.channel.send(to, as_bytes(mine))
         message = self.channel.receive(sender, mine.nbytes)
-        return np.frombuffer(message, dtype=np.uint8).view(mine.dtype).reshape(mine.shape)
+        return np.ndarray(mine.shape, mine.dtype, message)
 
     def join(self, pieces: Sequence[Piece], values: Sequence[Array] = ()) -> list[Pair]:
         """Replicate what parties 0 and 1 hold parts of, and party 2 nothing. One round between those two.
@@ -100,14 +100,10 @@ class ReplicatedParty(Party):
         ]
         self.channel.send(self.peer, *map(as_bytes, mine))
         message = self.channel.receive(self.peer, sum(piece.nbytes for piece in pieces))
-        pairs, at = [], 0
-        for piece, opened, mask in zip(pieces, mine, masks, strict=True):
-            theirs = (
-                np.frombuffer(message[at : at + piece.nbytes], dtype=np.uint8).view(piece.dtype).reshape(piece.shape)
-            )
+        pairs = []
+        for piece, opened, mask, theirs in zip(pieces, mine, masks, apart(message, pieces), strict=True):
             (np.bitwise_xor if piece.xor else np.add)(opened, theirs, out=opened)
             pairs.append((mask, opened) if self.me == 0 else (opened, mask))
-            at += piece.nbytes
         return pairs
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from securefl.primitives.kdf import Label, commit, derive, info_bytes, tuple_hash
+from securefl.primitives.kdf import Deriver, Label, commit, derive, info_bytes, tuple_hash
 
 fields = st.lists(st.binary(max_size=40), max_size=5)
 labels = st.sampled_from(Label)
@@ -73,6 +73,7 @@ def test_derive_is_hkdf_with_the_label_and_fields_as_info(
     info = b"".join(len(part).to_bytes(4, "big") + part for part in (label.value, *parts))
     expected = hkdf_by_hand(secret, b"", info, length)
     assert derive(secret, label, *parts, length=length) == expected
+    assert Deriver(secret).derive(label, *parts, length=length) == expected
     assert OtherHKDF(secret, length, b"", SHA256, 1, info) == expected
 
 

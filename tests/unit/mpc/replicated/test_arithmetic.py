@@ -273,7 +273,8 @@ def test_streams_are_used_once_and_are_not_the_other_engines() -> None:
         second = party.zero((4,))
         with pytest.raises(LocalProtocolError, match="spent"):
             party.begin(3)
-        other = Party(party.channel, party._secrets, b"threads")
+        other = Party(party.channel, {}, b"threads")
+        other._secrets = party._secrets
         assert all(other.batch_key(who, 5) != party.batch_key(who, 5) for who in (party.next, party.previous))
         return first, second
 
