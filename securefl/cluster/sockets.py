@@ -120,14 +120,16 @@ class SocketChannel:
                 self._gathered[to] += message
                 return
             views = [memoryview(message)]
-        if gathered := self._gathered[to]:
-            views, self._gathered[to] = [memoryview(gathered), *views], bytearray()
+        if self._gathered[to]:
+            views, self._gathered[to] = [memoryview(self._gathered[to]), *views], bytearray()
         self._out(to, views)
 
     def _out(self, to: int, rest: list[memoryview]) -> None:
         """Hand bytes to the kernel, and keep what it does not take."""
         if not self._kept[to]:
             rest = self._write(to, rest)
+        if not rest:
+            return
         for view in rest:
             self._kept[to].append(memoryview(bytes(view)))
             self._kept_bytes += view.nbytes
@@ -140,10 +142,9 @@ class SocketChannel:
             while views:
                 sent = self._links[to].sendmsg(views[:64], (), socket.MSG_DONTWAIT)
                 while views and sent >= views[0].nbytes:
-                    sent -= views[0].nbytes
-                    views = views[1:]
+                    sent -= views.pop(0).nbytes
                 if sent:
-                    views = [views[0][sent:], *views[1:]]
+                    views[0] = views[0][sent:]
         except BlockingIOError:
             pass
         except OSError as error:

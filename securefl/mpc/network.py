@@ -92,6 +92,8 @@ class Network:
         self._velocity: dict[str, Shared] = {}
         self._gradients: dict[str, Shared] = {}
         self._spent: dict[str, Shared] = {}
+        #: Of a bias what :meth:`_widened` gave, with what it was made of.
+        self._wide: dict[str, tuple[Shared, Shared]] = {}
         self._version = 0
 
     @property
@@ -152,7 +154,7 @@ class Network:
             else:
                 y = conv2d(x, weight, _window(layer))
             if len(layer.parameters) == 2:
-                bias = self.parameters[layer.parameters[1]].widen(y.fraction - FRACTION)
+                bias = self._widened(layer.parameters[1], y.fraction)
                 y = y + (bias if layer.kind == "linear" else bias.reshape(bias.shape[0], 1, 1))
             return y
         if layer.kind == "average_pool":
@@ -164,6 +166,17 @@ class Network:
         if layer.kind == "sigmoid":
             return sigmoid(x)
         raise ConfigurationError(f"a network cannot have a layer of kind {layer.kind!r}")
+
+    def _widened(self, name: str, fraction: int) -> Shared:
+        """A parameter with more binary places; kept for as long as it is the same."""
+        parameter = self.parameters[name]
+        before, wide = self._wide.get(name, (None, None))
+        if before is parameter and wide is not None and wide.fraction == fraction:
+            return wide
+        wide = parameter.widen(fraction - FRACTION)
+        if not parameter.unsettled:  # what is settled later changes where it stands
+            self._wide[name] = parameter, wide
+        return wide
 
     # ---- training
 

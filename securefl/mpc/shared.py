@@ -159,17 +159,19 @@ class Shared:
             raise InvalidInputError(
                 f"tensors of {self.fraction} and {other.fraction} binary places cannot be added: truncate one first"
             )
-        shape = self.shape if self.shape == other.shape else np.broadcast_shapes(self.shape, other.shape)
-        zero = np.uint64(0)
-        if self.part is None and other.part is None:
-            return Shared(self.party, shape, self.fraction)
-        left = zero if self.part is None else self.part
-        right = zero if other.part is None else other.part
-        part = _spread(operation(left, right), shape)
+        unsettled = self.unsettled or other.unsettled
         second = None
         if self.second is not None and other.second is not None:
-            second = _spread(operation(self.second, other.second), shape)
-        return Shared(self.party, shape, self.fraction, part, None, self.unsettled or other.unsettled, second)
+            second = np.asarray(operation(self.second, other.second))
+        if self.part is not None and other.part is not None:
+            part = np.asarray(operation(self.part, other.part))
+            return Shared(self.party, part.shape, self.fraction, part, None, unsettled, second)
+        shape = self.shape if self.shape == other.shape else np.broadcast_shapes(self.shape, other.shape)
+        if self.part is None and other.part is None:
+            return Shared(self.party, shape, self.fraction)
+        zero = np.uint64(0)
+        only = operation(zero if self.part is None else self.part, zero if other.part is None else other.part)
+        return Shared(self.party, shape, self.fraction, _spread(only, shape), None, unsettled, second)
 
     def add_words(self, words: Words) -> Shared:
         """Plus public ring elements, in units of the last binary place."""

@@ -31,10 +31,13 @@ _BLOCK_WORDS: Final = 1 << 14
 _ZEROS: Final = memoryview(bytes(8 * _BLOCK_WORDS))
 
 
-def _stream(key: bytes) -> CipherContext:
+_FROM_ZERO: Final = CTR(bytes(16))
+
+
+def _stream(key: bytes, mode: CTR = _FROM_ZERO) -> CipherContext:
     if len(key) != KEY_BYTES:
         raise ValueError(f"a stream key has {KEY_BYTES} bytes")
-    return Cipher(AES(key), CTR(bytes(16))).encryptor()
+    return Cipher(AES(key), mode).encryptor()
 
 
 def accumulate(vector: RingVector, add: Iterable[bytes], subtract: Iterable[bytes] = ()) -> None:
@@ -61,9 +64,9 @@ class Keystream:
     """One stream, read in order; ``start`` (a multiple of 2 words) is where reading begins."""
 
     def __init__(self, key: bytes, start: int = 0) -> None:
-        if len(key) != KEY_BYTES or start % 2:
-            raise ValueError(f"a stream has a key of {KEY_BYTES} bytes and is entered at an AES block: an even word")
-        self._cipher = Cipher(AES(key), CTR((start // 2).to_bytes(16, "big"))).encryptor()
+        if start % 2:
+            raise ValueError("a stream is entered at an AES block: an even word")
+        self._cipher = _stream(key, CTR((start // 2).to_bytes(16, "big")) if start else _FROM_ZERO)
 
     def fill(self, out: RingVector) -> None:
         """Write the next ``out.size`` words to ``out`` (uint64, contiguous)."""
