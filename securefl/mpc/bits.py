@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,10 @@ from securefl.mpc.party import Party, Piece
 __all__ = ["Bits", "Plane", "open_bits", "plane_bytes", "prefix_less", "reveal_bits"]
 
 Plane = NDArray[np.uint8]
+
+#: Planes that the last four digits open, and products of masks dealt for them.
+_LAST_OPENED: Final = 6
+_LAST_DEALT: Final = 15
 
 
 def plane_bytes(elements: int) -> int:
@@ -71,20 +76,22 @@ class Bits:
 def prefix_less(party: Party, less: Plane | None, equal: Plane | None, digits: int, width: int) -> Plane:
     """From digits to numbers: [c < r] given [c_k < r_k] and [c_k = r_k] of each digit, lowest first. SPEC §6.2.
 
-    ``less``, ``equal``: uint8[digits, width], a server's parts (the helper's are zero); ``digits`` is a power of two
-    and ``equal[0]`` is not used. Gives this party's part of the result, uint8[width]. log2(digits) rounds.
+    ``less``, ``equal``: uint8[digits, width], a server's parts (the helper's are zero); ``digits`` is a power of two,
+    at least 4, and ``equal[0]`` is not used. Gives this party's part of the result, uint8[width].
+    log2(digits) − 1 rounds: pairs of neighbours are joined until four are left, and these in one.
     """
-    counts = [digits >> (level + 1) for level in range(digits.bit_length() - 1)]
+    counts = [digits >> (level + 1) for level in range(digits.bit_length() - 3)]
     ends = list(accumulate(3 * nodes - 1 for nodes in counts))
-    drawn = party.mask_bits((ends[-1], width))
+    inner = ends[-1] if ends else 0
+    drawn = party.mask_bits((inner + _LAST_OPENED, width))
     masks = [drawn[end - 3 * nodes + 1 : end] for nodes, end in zip(counts, ends, strict=True)]
-    products = Piece((sum(2 * nodes - 1 for nodes in counts), width), np.uint8, xor=True)
+    products = Piece((sum(2 * nodes - 1 for nodes in counts) + _LAST_DEALT, width), np.uint8, xor=True)
     if party.is_helper:
         dealt = []
         for nodes, mask in zip(counts, masks, strict=True):
             high = mask[:nodes]
             dealt += [high & mask[nodes : 2 * nodes], high[1:] & mask[2 * nodes :]]
-        party.deal(1, [products], [np.concatenate(dealt)])
+        party.deal(1, [products], [np.concatenate((*dealt, *_last_products(drawn[inner:])))])
         return np.zeros(width, np.uint8)
     if less is None or equal is None:
         raise InvalidInputError("a server gives its parts of the digits")
@@ -105,7 +112,48 @@ def prefix_less(party: Party, less: Plane | None, equal: Plane | None, digits: i
         both ^= alpha
         at += 2 * nodes - 1
         less, equal = less[1::2] ^ both[:nodes], both[nodes:]
-    return np.asarray(less[0])
+    return _last(party, less, equal, drawn[inner:], share[at:])
+
+
+def _last_products(masks: Plane) -> tuple[Plane, ...]:
+    """What :func:`_last` needs of the six masks β, α, ξ, η, ζ, γ: 15 planes, which are γζ, with T = (η, ζ, γ, γζ) the
+    products β·T, α·T and αβ·T, then αξ and αβ.
+    """
+    beta, alpha, xi, _, zeta, gamma = masks
+    lowest = np.concatenate((masks[3:], (zeta & gamma)[None]))
+    middle = beta & lowest
+    return lowest[3:], middle, alpha & np.concatenate((lowest, middle, xi[None], beta[None]))
+
+
+def _last(party: Party, less: Plane, equal: Plane, masks: Plane, dealt: Plane) -> Plane:
+    """less₃ ^ equal₃·(less₂ ^ equal₂·(less₁ ^ equal₁·less₀)) in one round. SPEC §6.2.
+
+    All six that are multiplied are opened under masks at once; what is multiplied out is linear in the dealt products
+    of masks, which are put together from within: u = less₁ ^ equal₁·less₀, v = less₂ ^ equal₂·u.
+    """
+    mine = np.concatenate((equal[1:], less[2::-1], equal[:1]))
+    mine ^= masks
+    opened = party.exchange(mine)
+    opened ^= mine
+    b, a, x, y, z, c = opened
+    # Parts of u, βu, αu and αβu.
+    terms = np.concatenate((masks[3:], dealt[:13])).reshape(4, 4, -1)
+    inner = np.concatenate((np.full_like(b, 255 if party.me == 0 else 0)[None], masks[:2], dealt[14:]))
+    inner &= y ^ (z & c)
+    inner ^= terms[:, 0]
+    inner ^= c & terms[:, 1]
+    inner ^= z & terms[:, 2]
+    inner ^= terms[:, 3]
+    # And of equal₂·u, α·equal₂·u.
+    both = inner[0::2] & b
+    both ^= inner[1::2]
+    result = less[2] ^ both[0]
+    result &= a
+    result ^= both[1]
+    result ^= x & masks[1]
+    result ^= dealt[13]
+    result ^= less[3]
+    return result
 
 
 def open_bits(bits: Bits) -> None:
