@@ -77,7 +77,7 @@ class Inference:
             if at:
                 value, _ = work.relu(x.value, 17)
                 x = Tensor(x.shape, value)
-                self.take(work, ["c of the hidden values", "tree 8", "tree 4", "tree 2", "tree 1", "t"])
+                self.take(work, ["c of the hidden values", "tree 8", "tree 4", "tree, last four", "t"])
             product = linear(work, x, weight, bias)
             self.take(work, ["opened form of the hidden values"])
             x = product

@@ -6,7 +6,7 @@ A value is a list of ring elements per part: ``Value(zero, one, helper)``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from Crypto.Cipher import AES
@@ -16,6 +16,10 @@ from Crypto.Protocol.KDF import HKDF
 RING = 2**64
 OFFSET = 2**62
 Words = list[int]
+#: §6.2, the last four digits: a, b, c stand for equal₃, equal₂, equal₁ and for their masks, x, y, z for less₂, less₁,
+#: less₀ and theirs.
+OPENED = ["b", "a", "x", "y", "z", "c"]
+DEALT = ["cz", "by", "bz", "bc", "bcz", "ay", "az", "ac", "acz", "aby", "abz", "abc", "abcz", "ax", "ab"]
 Bits = tuple[list[int], list[int], tuple[Words, Words]]  # opened: t, ρ, and the servers' shares of ρ
 Form = tuple[Words, Words, Words]  # m, server 0's share of λ, server 1's
 
@@ -103,6 +107,12 @@ def plane(bits: list[int]) -> int:
 def bits_of(number: int, count: int) -> list[int]:
     size = (count + 7) // 8 * 8
     return [(number >> (size - 1 - i)) & 1 for i in range(count)]
+
+
+def conjunction_of(planes: dict[str, int], names: Iterable[str], start: int = -1) -> int:
+    for name in names:
+        start &= planes[name]
+    return start
 
 
 # ---- §4.2
@@ -284,22 +294,22 @@ class Session:
         return lowest[0] ^ top[0], lowest[1], top[1]
 
     def tree(self, less: list[list[int]], equal: list[list[int]], width: int) -> tuple[int, int]:
-        """§6.2: four rounds from sixteen digits to one bit per element."""
-        counts = [8, 4, 2, 1]
-        masks = []
-        for nodes in counts:
-            rows = 3 * nodes - 1
-            masks.append(
-                tuple(
-                    [int.from_bytes(raw[i : i + width], "big") for i in range(0, rows * width, width)]
-                    for raw in (self.a.take(rows * width), self.b.take(rows * width))
-                )
+        """§6.2: three rounds from sixteen digits to one bit per element."""
+        counts = [8, 4]
+        masks = [
+            tuple(
+                [int.from_bytes(raw[i : i + width], "big") for i in range(0, rows * width, width)]
+                for raw in (self.a.take(rows * width), self.b.take(rows * width))
             )
+            for rows in (*(3 * nodes - 1 for nodes in counts), len(OPENED))
+        ]
         products = []
-        for nodes, (p, q) in zip(counts, masks, strict=True):
+        for nodes, (p, q) in zip(counts, masks[:2], strict=True):
             alpha = [u ^ v for u, v in zip(p, q, strict=True)]
             products += [alpha[i] & alpha[nodes + i] for i in range(nodes)]
             products += [alpha[i] & alpha[2 * nodes + i - 1] for i in range(1, nodes)]
+        mask_of = {name: u ^ v for name, u, v in zip(OPENED, *masks[2], strict=True)}
+        products += [conjunction_of(mask_of, names) for names in DEALT]
         as_bytes = [byte for row in products for byte in row.to_bytes(width, "big")]
         ((zero, one),) = self.deal(1, [(as_bytes, 1, True)])
         shares = [
@@ -307,7 +317,7 @@ class Session:
             for part in (zero, one)
         ]
         at = 0
-        for nodes, pair in zip(counts, masks, strict=True):
+        for nodes, pair in zip(counts, masks[:2], strict=True):
             mine = []
             for party in (0, 1):
                 operands = equal[party][1::2] + less[party][0::2] + equal[party][2::2]
@@ -325,7 +335,36 @@ class Session:
                 same = [0] + [conjunction(i, 2 * nodes + i - 1, nodes + i - 1) for i in range(1, nodes)]
                 less[party], equal[party] = low, same
             at += 2 * nodes - 1
-        return less[0][0], less[1][0]
+        return self.last_four(less, equal, masks[2], [part[at:] for part in shares], width)
+
+    def last_four(
+        self,
+        less: list[list[int]],
+        equal: list[list[int]],
+        masks: tuple[list[int], list[int]],
+        dealt: list[list[int]],
+        width: int,
+    ) -> tuple[int, int]:
+        """§6.2: from four digits to one, in one round."""
+        mine = []
+        for party in (0, 1):
+            operands = [equal[party][2], equal[party][3], *(less[party][k] for k in (2, 1, 0)), equal[party][1]]
+            mine.append([o ^ m for o, m in zip(operands, masks[party], strict=True)])
+        self.exchange(*(b"".join(row.to_bytes(width, "big") for row in rows) for rows in mine))
+        opened = {name: u ^ v for name, u, v in zip(OPENED, *mine, strict=True)}
+        results = []
+        for party in (0, 1):
+            share = {"": 0 if party else 2 ** (8 * width) - 1}  # of the empty product, which is 1
+            share |= dict(zip(OPENED, masks[party], strict=True)) | dict(zip(DEALT, dealt[party], strict=True))
+            result = less[party][3]
+            result ^= opened["a"] & less[party][2] ^ opened["x"] & share["a"] ^ share["ax"]
+            for product in ("aby", "abcz"):
+                for chosen in range(2 ** len(product)):  # which factors give their mask; the others what is opened
+                    masked = [name for i, name in enumerate(product) if chosen >> i & 1]
+                    public = [name for name in product if name not in masked]
+                    result ^= conjunction_of(opened, public, share["".join(masked)])
+            results.append(result)
+        return results[0], results[1]
 
     def relu(self, x: Value, drop: int) -> tuple[Value, list[int]]:
         """§6.3: max(x, 0) without its last ``drop`` places, and [x >= 0]. ``x`` is settled where drop = 0."""

@@ -147,7 +147,7 @@ def _last(party: Party, less: Plane, equal: Plane, masks: Plane, dealt: Plane) -
     # And of equal₂·u, α·equal₂·u.
     both = inner[0::2] & b
     both ^= inner[1::2]
-    result = less[2] ^ both[0]
+    result: Plane = less[2] ^ both[0]
     result &= a
     result ^= both[1]
     result ^= x & masks[1]

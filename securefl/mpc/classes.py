@@ -15,7 +15,7 @@ from securefl.mpc.tournament import maximum_along
 
 __all__ = ["largest", "one_hot"]
 
-#: From so many classes on ranks take fewer rounds than a tournament, which has six for every halving.
+#: From so many classes on ranks take fewer rounds than a tournament, which has five for every halving.
 _LEAST_CLASSES: Final = 5
 #: Pairs of all rows up to which the rounds that ranks save are worth their comparisons.
 _MOST_PAIRS: Final = 1 << 13
@@ -25,7 +25,7 @@ def largest(x: Shared, labels: Shared | None = None) -> tuple[Shared, Shared | N
     """The largest of each row of [rows, classes], as [rows, 1]; and ``labels`` as by :func:`one_hot`.
 
     Few enough are all compared with each other, and the labels with their classes beside it: who wins n − 1 times is
-    the largest (of equal ones the last), which is one more comparison. 13 rounds. Others go through a tournament.
+    the largest (of equal ones the last), which is one more comparison. 11 rounds. Others go through a tournament.
     """
     rows, classes = x.shape
     first, second = np.triu_indices(classes, 1)

@@ -2,7 +2,7 @@
 
 The value is opened under a mask, c = x + r, so x = c − r and its sign is c_63 ^ r_63 ^ [c mod 2^63 < r mod 2^63]. The
 helper, which knows r, deals for each 4-bit digit of r one secret table; looking it up at the public digit of c is
-local, and a tree of ANDs joins the sixteen digits in four rounds.
+local, and a tree of ANDs joins the sixteen digits in three rounds.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _sign(party: Party, opened: Words, shape: tuple[int, ...]) -> Bits:
 
 
 def negative(x: Shared) -> Bits:
-    """[x < 0] of each element, over all 64 bits. Five rounds, 58 bytes per element over all links."""
+    """[x < 0] of each element, over all 64 bits. Four rounds, 63 bytes per element over all links."""
     opened = open_value(x, np.uint64(0))
     return _sign(x.party, opened.reshape(-1), x.shape)
 
@@ -148,7 +148,7 @@ def select(bits: Bits, x: Shared) -> Shared:
 def relu_and_sign(x: Shared, drop: int = 0) -> tuple[Shared, Bits]:
     """``max(x, 0)`` without its last ``drop`` places, and the bits [x >= 0], opened (their select costs no round).
 
-    One opening serves truncation and comparison. Six rounds; 78 bytes per element over all links, 90 with ``drop``.
+    One opening serves truncation and comparison. Five rounds; 79 bytes per element over all links, 91 with ``drop``.
     The size of x must be below 2^62. SPEC §6.3.
     """
     party, shape = x.party, x.shape

@@ -64,8 +64,8 @@ def _exp_coefficients() -> tuple[float, ...]:
 def exp_negative(x: Shared, clip: bool = True) -> Shared:
     """``exp(x)`` for x <= 0, with 24 binary places, error below 1e-5.
 
-    ``clip``: bring arguments below −16 up to it (six rounds); without, x >= −16 is the caller's promise.
-    15 rounds more.
+    ``clip``: bring arguments below −16 up to it (five rounds); without, x >= −16 is the caller's promise.
+    Nine rounds more.
     """
     if clip:
         x = relu(x + float(_REACH)) - float(_REACH)

@@ -32,7 +32,7 @@ def layers(n: int) -> Iterator[list[tuple[int, int]]]:
 
 
 def sort(x: Shared) -> Shared:
-    """[n, …] with every column ascending. Six rounds for each layer."""
+    """[n, …] with every column ascending. Five rounds for each layer."""
     n = x.shape[0]
     for pairs in layers(n):
         if not pairs:

@@ -32,7 +32,7 @@ def network(wires: int, wanted: tuple[int, ...]) -> tuple[Layer, ...]:
 def ordered(x: Shared, places: Collection[int]) -> Shared:
     """[len(places), d]: of each column of x [n, d], the elements at these places of its ascending order.
 
-    Differences of elements must stay within the headroom. Six rounds per layer.
+    Differences of elements must stay within the headroom. Five rounds per layer.
     """
     rows = [x[i : i + 1] for i in range(x.shape[0])]
     for layer in network(len(rows), tuple(sorted(places))):

@@ -197,7 +197,7 @@ def test_costs_are_counted_from_the_last_time(servers) -> None:
     model(x).reveal()
     cost = servers.cost()
     if servers.engine == "dealer":
-        assert cost.rounds == 7  # product 1, comparison 5, product's operand 1; the input is opened already
+        assert cost.rounds == 6  # product 1, comparison 4, product's operand 1; the input is opened already
         assert cost.sent[0, 1] == cost.sent[1, 0]
         assert cost.sent[0, 2] == cost.sent[1, 2] == 0, "nothing ever goes to the helper"
     else:

@@ -155,6 +155,28 @@ def test_bytes_per_relu_on_all_links_stay_within_eighty() -> None:
     assert sum(run_parties(program)) / n <= 80
 
 
+@pytest.mark.parametrize(
+    ("operation", "each", "rounds"),
+    [
+        (negative, 62.625, 4),
+        (relu, 78.875, 5),
+        (lambda x: relu(x, 16), 90.875, 5),
+        (lambda x: relu(x, 17), 94.875, 5),
+    ],
+)
+def test_bytes_and_rounds_are_those_of_the_specification(operation, each: float, rounds: int) -> None:
+    n = 1 << 14
+
+    def program(party: Party):
+        before = sum(link.bytes_sent for link in party.channel.traffic.values())
+        operation(Shared(party, (n,)))
+        return sum(link.bytes_sent for link in party.channel.traffic.values()) - before, party.rounds
+
+    results = run_parties(program)
+    assert sum(sent for sent, _ in results) / n == each
+    assert [taken for _, taken in results] == [rounds, rounds, 0]
+
+
 def test_what_is_opened_in_a_comparison_is_uniform() -> None:
     """The bytes that server 0 gets when zeros are compared: a right implementation fails with probability 1e-8."""
     n = 1 << 15

@@ -92,6 +92,20 @@ def test_the_norm_bound_is_exact():
     assert run(lambda party, s: vet(s, LARGEST, 25), x).tolist() == [True, False]
 
 
+@pytest.mark.parametrize(("dimension", "levels"), [(64, 7), (1024, 11), (4096, 13)])
+def test_vetting_costs_what_the_specification_says(dimension, levels):
+    def work(party):
+        rows = Shared(party, (16, dimension), 0)
+        before = sum(link.bytes_sent for link in party.channel.traffic.values())
+        vet(rows, LARGEST, 25)
+        return sum(link.bytes_sent for link in party.channel.traffic.values()) - before, party.rounds
+
+    results = run_parties(work)
+    assert [rounds for _, rounds in results] == [4 + levels + 6 + 1] * 2 + [0]
+    per_coordinate = sum(sent for sent, _ in results) / (16 * dimension)
+    assert 142.75 <= per_coordinate < 142.75 + 100 / dimension, "and something for every row"
+
+
 def test_many_blocks_are_one_verdict(monkeypatch):
     monkeypatch.setattr("securefl.mpc.robust.vetting._BLOCK", 64)
     x = honest(3, 50)
