@@ -266,4 +266,3 @@ class SocketChannel:
     def close(self) -> None:
         for link in self._links.values():
             link.close()
-
