@@ -27,10 +27,10 @@ from securefl.cluster.control import answer, ask
 from securefl.cluster.tensors import SharedModel, SharedTensor
 from securefl.errors import ConfigurationError, DecodeError, LocalProtocolError, LostPartyError, SecureFLError
 from securefl.mpc.channel import HELPER, PARTIES, Channel
-from securefl.mpc.fixed import FRACTION, encode
+from securefl.mpc.fixed import FRACTION, check_values, encode
 from securefl.mpc.gemm import Words
 from securefl.mpc.graph import check_headroom
-from securefl.mpc.handover import Handed, hand_out
+from securefl.mpc.handover import Handed, draw_keys, hand_out_under
 from securefl.mpc.operations import ENGINES
 from securefl.mpc.service import encode_command
 from securefl.primitives.entropy import Entropy, SystemEntropy
@@ -49,6 +49,8 @@ _KEEPING = {"put", "model", "parameter", "drop"}
 _ORDER = (1, 2, 0)
 #: Parties are told to forget so many tensors, or so much as may be held back: memory that is used again is faster.
 _MOST_DROPPED = 32
+#: Elements from which on the helper is told its part of a value before the servers' part is made.
+_LARGE = 1 << 13
 #: No bytes for any party.
 _NOTHING: tuple[Handed, ...] = ((), (), ())
 #: Bytes of such commands that are held back, at most.
@@ -144,12 +146,20 @@ class Servers:
         fraction = 0 if array.dtype.kind in "iu" else FRACTION
         if fraction == 0:
             limit = 2.0**31
-        words = encode(array, fraction, limit)
         number = self._number()
-        self._put[number] = words.nbytes
         opened = self.engine == "dealer" and not self._audit  # a batch that can be audited uses no mask of a client
-        payloads = hand_out(self.engine, words, self._entropy, opened)
-        self._tell("put", payloads, id=number, shape=list(words.shape), fraction=fraction, opened=opened)
+        keys = draw_keys(self.engine, self._entropy, opened)
+        fields: dict[str, Any] = {"id": number, "shape": list(array.shape), "fraction": fraction, "opened": opened}
+        if opened and array.size >= _LARGE:
+            check_values(array, fraction, limit)  # nobody hears of a value that is none
+            with self._closing_on_failure():
+                self._tell("put", ((), (), (*keys,)), (HELPER,), **fields)  # which works while the rest is made
+                payloads = hand_out_under(self.engine, encode(array, fraction, limit), keys, opened)
+                self._tell("put", payloads, (1, 0), **fields)
+        else:
+            payloads = hand_out_under(self.engine, encode(array, fraction, limit), keys, opened)
+            self._tell("put", payloads, **fields)
+        self._put[number] = 8 * array.size
         return SharedTensor(self, number)
 
     def _share_model(self, module: torch.nn.Module, limit: float) -> SharedModel:
@@ -208,7 +218,9 @@ class Servers:
         self._batch += 1
         self._tell(operation, batch=self._batch, fresh=fresh, **fields)
 
-    def _tell(self, operation: str, payloads: Sequence[Handed] = _NOTHING, **fields: Any) -> None:
+    def _tell(
+        self, operation: str, payloads: Sequence[Handed] = _NOTHING, parties: Sequence[int] = _ORDER, **fields: Any
+    ) -> None:
         if not self._open:
             raise LocalProtocolError("the cluster is closed; open a new one and share again")
         if self._started is None:
@@ -216,17 +228,24 @@ class Servers:
         if operation != "drop" and (len(self._dropped) > _MOST_DROPPED or self._dropped_bytes > _LATER_MOST):
             dropped, self._dropped, self._dropped_bytes = self._dropped, [], 0
             self._tell("drop", ids=dropped)
-        self._tell_each([encode_command(operation, **fields)] * PARTIES, payloads, operation in _KEEPING)
+        wait = operation in _KEEPING and len(parties) == PARTIES
+        self._tell_each([encode_command(operation, **fields)] * PARTIES, payloads, wait, parties)
 
-    def _tell_each(self, commands: Sequence[bytes], payloads: Sequence[Handed] = _NOTHING, wait: bool = False) -> None:
+    def _tell_each(
+        self,
+        commands: Sequence[bytes],
+        payloads: Sequence[Handed] = _NOTHING,
+        wait: bool = False,
+        parties: Sequence[int] = _ORDER,
+    ) -> None:
         """``wait``: the commands may go with later ones, as long as they are short."""
-        for later, command, payload in zip(self._later, commands, payloads, strict=True):
-            later.append((command, payload))
-            self._later_bytes += len(command) + sum(memoryview(part).nbytes for part in payload)
+        for party in parties:
+            self._later[party].append((commands[party], payloads[party]))
+            self._later_bytes += len(commands[party]) + sum([memoryview(part).nbytes for part in payloads[party]])
         if wait and self._later_bytes < _LATER_MOST:
             return
         with self._closing_on_failure():
-            for party in _ORDER:
+            for party in parties:
                 ask(self._links, party, *self._later[party])
                 self._later[party].clear()
         self._later_bytes = 0

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from securefl.errors import InvalidInputError
 from securefl.mpc.gemm import Words
 
-__all__ = ["FRACTION", "HEADROOM_BITS", "PRODUCT_FRACTION", "decode", "encode"]
+__all__ = ["FRACTION", "HEADROOM_BITS", "PRODUCT_FRACTION", "check_values", "decode", "encode"]
 
 #: Binary places of values unless said otherwise.
 FRACTION: Final = 16
@@ -29,6 +29,16 @@ HEADROOM_BITS: Final = 62
 _BLOCK: Final = 1 << 14
 
 
+def check_values(values: ArrayLike, fraction: int = FRACTION, limit: float | None = None) -> None:
+    """Raises :class:`InvalidInputError` for values that :func:`encode` does not take."""
+    real = np.asarray(values)
+    most = 2.0 ** (HEADROOM_BITS - fraction) if limit is None else limit
+    if real.size and not max(real.max(), -float(real.min())) <= most:  # a NaN compares false
+        raise InvalidInputError(
+            f"values to share must be finite and at most {most:g} in size: clip, rescale, or state a larger range"
+        )
+
+
 def encode(values: ArrayLike, fraction: int = FRACTION, limit: float | None = None) -> Words:
     """uint64 of the same shape: ``rint(values · 2^fraction)``, ties to even, mod 2^64.
 
@@ -36,15 +46,11 @@ def encode(values: ArrayLike, fraction: int = FRACTION, limit: float | None = No
     :class:`InvalidInputError` for values that are not finite or larger.
     """
     real = np.asarray(values)
-    most = 2.0 ** (HEADROOM_BITS - fraction) if limit is None else limit
     words = np.empty(real.shape, np.int64)
     flat, out = real.reshape(-1), words.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         block = flat[start : start + _BLOCK].astype(np.float64)
-        if not max(block.max(), -block.min()) <= most:  # a NaN compares false
-            raise InvalidInputError(
-                f"values to share must be finite and at most {most:g} in size: clip, rescale, or state a larger range"
-            )
+        check_values(block, fraction, limit)
         block *= 2.0**fraction
         np.rint(block, out=block)
         out[start : start + _BLOCK] = block

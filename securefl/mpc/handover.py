@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -21,7 +22,11 @@ from securefl.primitives.entropy import Entropy
 from securefl.primitives.prg import KEY_BYTES, Keystream, accumulate
 from securefl.wire import Buffer
 
-__all__ = ["Handed", "expand", "hand_out", "take"]
+#: Words worked on at one time: with what is made of them they stay in the cache.
+_BLOCK: Final = 1 << 13
+_TWO: Final = np.uint64(2)
+
+__all__ = ["Handed", "draw_keys", "expand", "hand_out", "hand_out_under", "take"]
 
 #: What one party is sent: bytes one after the other.
 Handed = tuple[Buffer, ...]
@@ -35,17 +40,26 @@ def expand(key: Buffer, shape: Sequence[int]) -> Words:
     return words
 
 
+def draw_keys(engine: str, entropy: Entropy, opened: bool = False) -> list[bytes]:
+    """The keys of the streams under which a client shares one value."""
+    return [entropy.token(KEY_BYTES) for _ in range(2 if opened or engine == "replicated" else 1)]
+
+
 def hand_out(engine: str, words: Words, entropy: Entropy, opened: bool = False) -> list[Handed]:
+    """:func:`hand_out_under` fresh keys."""
+    return hand_out_under(engine, words, draw_keys(engine, entropy, opened), opened)
+
+
+def hand_out_under(engine: str, words: Words, keys: Sequence[bytes], opened: bool = False) -> list[Handed]:
     """What the client sends to each party, of a value that it shares. ``words`` (contiguous) do not stay as they are.
 
-    Dealer: a key to server 0, the rest to server 1, nothing to the helper; with ``opened``, the value under two
-    streams to both servers, the key of one to each, and both keys to the helper. Replicated: components 0 and 1 are
-    streams, 2 the rest; every party gets the two that it holds.
+    ``keys``: of :func:`draw_keys`, for this value alone. Dealer: a key to server 0, the rest to server 1, nothing to
+    the helper; with ``opened``, the value under two streams to both servers, the key of one to each, and both keys to
+    the helper. Replicated: components 0 and 1 are streams, 2 the rest; every party gets the two that it holds.
     """
-    keys = [entropy.token(KEY_BYTES) for _ in range(2 if opened or engine == "replicated" else 1)]
     rest = np.ascontiguousarray(words).reshape(-1)
     accumulate(rest, add=keys if opened else (), subtract=() if opened else keys)
-    last = as_bytes(rest) if rest.size else memoryview(b"")
+    last = as_bytes(rest)
     if opened:
         return [(last, keys[0]), (last, keys[1]), (*keys,)]
     if engine == "replicated":
@@ -75,20 +89,31 @@ def _opened(party: Party, shape: tuple[int, ...], fraction: int, payload: memory
     """A value of which the client gave the opened form: m = x + λ₀ + λ₁, and streams for λ₀ and λ₁."""
     _check(shape, payload, 2 * KEY_BYTES if party.is_helper else words + KEY_BYTES)
     if party.is_helper:
-        streams = []
+        keys = [bytes(payload[:KEY_BYTES]), bytes(payload[KEY_BYTES:])]
         for server in (0, 1):
-            key = payload[KEY_BYTES * server : KEY_BYTES * (server + 1)]
-            party.bind(server, bytes(key))
-            streams.append(expand(key, shape))
-        mask = streams[0] + streams[1]
-        streams[0] -= streams[1]
-        return Shared(party, shape, fraction, None, Masked(None, mask, streams[0]))
+            party.bind(server, keys[server])
+        apart = expand(keys[0], shape)
+        accumulate(apart.reshape(-1), add=(), subtract=keys[1:])
+        return Shared(party, shape, fraction, None, Masked(None, lambda: expand(keys[1], shape) * _TWO + apart, apart))
     key = payload[words:]
     party.bind(HELPER, bytes(key))
     party.bind_alike(party.peer, payload[:words])
-    m = np.frombuffer(payload[:words], np.uint64).reshape(shape)
-    mask = expand(key, shape)
-    return Shared(party, shape, fraction, m - mask if party.me == 0 else np.negative(mask), Masked(m, mask))
+    m = np.frombuffer(payload[:words], np.uint64)
+    part, factor = np.empty((2, m.size), np.uint64)
+    stream = Keystream(bytes(key))
+    for start in range(0, m.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        mask = part[block]
+        stream.fill(mask)
+        np.subtract(m[block], mask, out=factor[block])
+        factor[block] -= mask
+        if party.me == 0:
+            np.subtract(m[block], mask, out=mask)
+        else:
+            np.negative(mask, out=mask)
+    m, part, factor = (array.reshape(shape) for array in (m, part, factor))
+    opened = Masked(m, (lambda: m - part) if party.me == 0 else (lambda: np.negative(part)), factor)
+    return Shared(party, shape, fraction, part, opened)
 
 
 def _replicated(party: Party, shape: tuple[int, ...], fraction: int, payload: memoryview, words: int) -> Shared:

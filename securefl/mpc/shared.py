@@ -30,17 +30,26 @@ __all__ = ["Cut", "Masked", "Shared", "concatenate", "public", "stack"]
 View = Callable[[NDArray[Any]], NDArray[Any]]
 
 
-@dataclass(slots=True, eq=False)
 class Masked:
     """``m = value + λ``. ``m``: at the servers only. ``mask``: a server's share of λ; at the helper λ itself.
 
     ``factor``: what a party multiplies with. At a server m less twice its share of λ, made when it is first used and
-    kept; at the helper the difference of the two shares, λ₀ − λ₁, given from the beginning. SPEC mpc §5.1.
+    kept, unless it is given; at the helper the difference of the two shares, λ₀ − λ₁, given from the beginning. A mask
+    that products may never ask for can be given as the function that makes it. SPEC mpc §5.1.
     """
 
-    m: Words | None
-    mask: Words
-    _factor: Words | None = None
+    __slots__ = ("_factor", "_mask", "m")
+
+    def __init__(self, m: Words | None, mask: Words | Callable[[], Words], factor: Words | None = None) -> None:
+        self.m = m
+        self._mask = mask
+        self._factor = factor
+
+    @property
+    def mask(self) -> Words:
+        if callable(self._mask):
+            self._mask = self._mask()
+        return self._mask
 
     @property
     def factor(self) -> Words:
@@ -57,7 +66,8 @@ class Masked:
 
     def view(self, view: View) -> Masked:
         m = None if self.m is None else view(self.m)
-        return Masked(m, view(self.mask), None if self._factor is None else view(self._factor))
+        mask = (lambda: view(self.mask)) if callable(self._mask) else view(self._mask)
+        return Masked(m, mask, None if self._factor is None else view(self._factor))
 
     def __repr__(self) -> str:
         return "<Masked>"
