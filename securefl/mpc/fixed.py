@@ -29,22 +29,29 @@ HEADROOM_BITS: Final = 62
 _BLOCK: Final = 1 << 14
 
 
+def _most(fraction: int, limit: float | None) -> float:
+    return 2.0 ** (HEADROOM_BITS - fraction) if limit is None else limit
+
+
 def check_values(values: ArrayLike, fraction: int = FRACTION, limit: float | None = None) -> None:
     """Raises :class:`InvalidInputError` for values that :func:`encode` does not take."""
-    real = np.asarray(values)
-    most = 2.0 ** (HEADROOM_BITS - fraction) if limit is None else limit
+    real, most = np.asarray(values), _most(fraction, limit)
     if real.size and not max(real.max(), -float(real.min())) <= most:  # a NaN compares false
         raise InvalidInputError(
             f"values to share must be finite and at most {most:g} in size: clip, rescale, or state a larger range"
         )
 
 
-def encode(values: ArrayLike, fraction: int = FRACTION, limit: float | None = None) -> Words:
+def encode(values: float | ArrayLike, fraction: int = FRACTION, limit: float | None = None) -> Words:
     """uint64 of the same shape: ``rint(values · 2^fraction)``, ties to even, mod 2^64.
 
     ``limit``: the largest size a value may have; by default what the headroom holds. Raises
     :class:`InvalidInputError` for values that are not finite or larger.
     """
+    if isinstance(values, (int, float)):  # constants of formulas: without arrays it is sooner done
+        if not abs(values) <= _most(fraction, limit):
+            check_values(values, fraction, limit)
+        return np.array(round(float(values) * 2.0**fraction) % 2**64, np.uint64)
     real = np.asarray(values)
     words = np.empty(real.shape, np.int64)
     flat, out = real.reshape(-1), words.reshape(-1)

@@ -88,7 +88,7 @@ class _Stream:
         if self._left < 0:
             raise LocalProtocolError("the streams of this batch are used up: begin a new batch")
         if out.size:
-            self._stream.fill_bytes(as_bytes(out))
+            self._stream.fill_bytes(out.data.cast("B"))
         return out
 
 

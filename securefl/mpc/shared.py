@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +28,8 @@ from securefl.mpc.party import Party
 __all__ = ["Cut", "Masked", "Shared", "concatenate", "public", "stack"]
 
 View = Callable[[NDArray[Any]], NDArray[Any]]
+
+_ZERO: Final = bytes(8)
 
 
 class Masked:
@@ -89,15 +91,16 @@ class Cut:
     factor: Any = None
 
     def view(self, view: View) -> Cut:
-        return Cut(view(self.opened), self.places, self.sign, None if self.plus is None else view(self.plus))
+        plus = self.plus
+        return Cut(view(self.opened), self.places, self.sign, view(plus) if plus is not None and plus.shape else plus)
 
     def negated(self) -> Cut:
         return Cut(self.opened, self.places, -self.sign, None if self.plus is None else np.negative(self.plus))
 
     def added(self, words: Words) -> Cut:
-        """Plus public words that broadcast to the shape."""
-        plus = np.broadcast_to(words if self.plus is None else self.plus + words, self.opened.shape)
-        return Cut(self.opened, self.places, self.sign, plus)
+        """Plus public words that broadcast to the shape. What is the same for all elements stays one word."""
+        plus = np.asarray(words if self.plus is None else self.plus + words)
+        return Cut(self.opened, self.places, self.sign, _spread(plus, self.opened.shape) if plus.shape else plus)
 
     def __repr__(self) -> str:
         return "<Cut>"
@@ -248,7 +251,7 @@ class Shared:
 
     def view(self, view: View) -> Shared:
         """The same elements in another arrangement, the opened form with them. ``view``: any gather of elements."""
-        model = np.broadcast_to(np.uint64(0), self.shape) if self.part is None else self.part
+        model = _zeros(self.shape) if self.part is None else self.part
         part = view(model)
         opened = None if self.opened is None else self.opened.view(view)
         second = None if self.second is None else view(self.second)
@@ -276,6 +279,11 @@ class Shared:
         return f"<Shared{list(self.shape)}, {self.fraction} binary places>"
 
 
+def _zeros(shape: tuple[int, ...]) -> Words:
+    """What has a shape and takes no memory: for views at a party that holds no part."""
+    return np.ndarray(shape, np.uint64, _ZERO, 0, (0,) * len(shape))
+
+
 def _spread(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Broadcast, where that is not the array itself: what is broadcast cannot be written to."""
     array = np.asarray(array)
@@ -297,7 +305,7 @@ def concatenate(tensors: Sequence[Shared], axis: int = 0) -> Shared:
     def join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(list(arrays), axis=axis)
 
-    models = [np.broadcast_to(np.uint64(0), tensor.shape) if tensor.part is None else tensor.part for tensor in tensors]
+    models = [_zeros(tensor.shape) if tensor.part is None else tensor.part for tensor in tensors]
     shape = list(first.shape)
     shape[axis] = sum(tensor.shape[axis] for tensor in tensors)
     part = None if all(tensor.part is None for tensor in tensors) else join(models)
@@ -318,5 +326,6 @@ def concatenate(tensors: Sequence[Shared], axis: int = 0) -> Shared:
 
 
 def stack(tensors: Sequence[Shared], axis: int = 0) -> Shared:
-    """As ``np.stack``."""
-    return concatenate([tensor.view(lambda array: np.expand_dims(array, axis)) for tensor in tensors], axis)
+    """As ``np.stack``; ``axis`` counts from the front."""
+    index = (*[slice(None)] * axis, None)
+    return concatenate([tensor[index] for tensor in tensors], axis)
