@@ -6,6 +6,7 @@ It gets its links as open sockets and talks to nobody else.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import socket
 import sys
@@ -83,6 +84,8 @@ def main() -> int:
     channel = SocketChannel(chosen.party, links, chosen.deadline, gather, _SECONDS_AWAKE if chosen.cores else 0.0)
     calibrate()
     one_thread()
+    gc.collect()
+    gc.freeze()  # what was imported stays: no later collection walks it
     try:
         control.send(CLIENT, b"ready")
         serve(
