@@ -155,6 +155,16 @@ def client(p: Params, me: int, key_frame: bytes, values: list[int], seed: bytes,
     return [p.frame(SEED, me, SERVER, box), p.frame(INPUT, me, SERVER, words_bytes(first))]
 
 
+def boxes_in(p: Params, body: bytes) -> dict[int, bytes]:
+    """The sealed seeds in a SUM_REQUEST by client, ascending."""
+    size, count = 4 + p.box, int.from_bytes(body[:4], "big")
+    need(len(body) == 4 + count * size, "DecodeError", "another length")
+    items = [body[at : at + size] for at in range(4, len(body), size)]
+    ids = [int.from_bytes(item[:4], "big") for item in items]
+    need(ids == sorted(set(ids)) and set(ids) <= set(p.clients), "DecodeError", "not ascending, or not invited")
+    return {who: item[4:] for who, item in zip(ids, items, strict=True)}
+
+
 class Second:
     """SPEC §5.1 and §5.4: the second server, with the seed of its key pair."""
 
@@ -168,14 +178,10 @@ class Second:
         p = self.p
         _, sender, body = p.opened(frame, SECOND, SUM_REQUEST)
         need(sender == SERVER and self.open, "FaultyServerError", "one sum is opened per session")
-        size, count = 4 + p.box, int.from_bytes(body[:4], "big")
-        need(len(body) == 4 + count * size, "DecodeError", "another length")
-        items = [body[at : at + size] for at in range(4, len(body), size)]
-        boxes = {int.from_bytes(item[:4], "big"): item[4:] for item in items}
-        ids = [int.from_bytes(item[:4], "big") for item in items]
-        need(ids == sorted(set(ids)) and set(ids) <= set(p.clients), "DecodeError", "not ascending, or not invited")
+        boxes = boxes_in(p, body)
+        ids = list(boxes)
         self.open = False
-        need(count >= p.threshold, "TooFewClientsError", "a sum over too few")
+        need(len(ids) >= p.threshold, "TooFewClientsError", "a sum over too few")
         total, blamed = [0] * p.words, []
         for who, box in boxes.items():
             try:

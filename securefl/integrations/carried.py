@@ -14,7 +14,7 @@ from securefl import ckks
 from securefl.ckks.threshold import ThresholdClient, ThresholdParams, ThresholdServer
 from securefl.errors import ConfigurationError
 from securefl.fl.protections import THRESHOLD, key_model_named, suite_named
-from securefl.integrations.attested import AttestedClient
+from securefl.integrations.attested import AttestedClient, AttestedSecond
 from securefl.integrations.invitation import Invitation
 from securefl.integrations.keyfile import read_key
 from securefl.integrations.peers import HELPER, Peers, directory_of
@@ -125,25 +125,28 @@ class Carried:
             return PlainServer(self.context)
         return SignedServer(self._masked, self._directory) if self.signed else Server(self._masked)
 
-    def helper(self, peers: Peers, survivors: int) -> ckks.KeyHolder | SecondServer:
+    def helper(self, peers: Peers, survivors: int) -> ckks.KeyHolder | AttestedSecond:
         """The helper's role. ``survivors``: its own floor."""
         params = self.parameters
         if isinstance(params, SharedParams):
-            return SecondServer(params, minimum_survivors=survivors)
+            return self._second(params, SecondServer(params, minimum_survivors=survivors), peers)
         if not isinstance(params, ckks.Params):
             raise ConfigurationError(f"a sum under {self.invitation.protect} has no helper")
         key = read_key(peers.key_file) if params.key_model is ckks.KeyModel.SHARED_KEY else None
         ring = ckks.KeyRing(params.parameters, params.key_model, key=key)
         return ckks.KeyHolder(params, ring, peers.identity, self._directory)
 
-    def resume_helper(self, data: Buffer, peers: Peers) -> ckks.KeyHolder | SecondServer:
+    def resume_helper(self, data: Buffer, peers: Peers) -> ckks.KeyHolder | AttestedSecond:
         """The role that the helper suspended."""
         params = self.parameters
         if isinstance(params, SharedParams):
-            return SecondServer.resume(params, data)
+            return self._second(params, SecondServer.resume(params, data), peers)
         if not isinstance(params, ckks.Params):
             raise ConfigurationError(f"a sum under {self.invitation.protect} has no helper")
         return ckks.KeyHolder.resume(params, data, peers.identity, self._directory)
+
+    def _second(self, params: SharedParams, inner: SecondServer, peers: Peers) -> AttestedSecond:
+        return AttestedSecond(params, inner, peers.identity, self._directory)
 
     # ---- parameters -----------------------------------------------------------------------------------------
 

@@ -12,16 +12,14 @@ from typing import Final
 from securefl.ckks import KeyHolder, KeyModel
 from securefl.ckks import Params as CKKSParams
 from securefl.errors import LocalProtocolError
-from securefl.integrations.attested import SignedSeeds, attestations
+from securefl.integrations.attested import AttestedSecond
 from securefl.integrations.carried import Carried
 from securefl.integrations.invitation import MAX_INVITATION_BYTES, Invitation
 from securefl.integrations.keyfile import charge, read_key
-from securefl.integrations.peers import HELPER, Peers, directory_of
+from securefl.integrations.peers import HELPER, Peers
 from securefl.integrations.policy import Policy
 from securefl.integrations.vector import VectorCoder, context_of
 from securefl.machine import Aborted, Completed, Event, Send
-from securefl.mpc.summation import Params as SharedParams
-from securefl.mpc.summation import SecondServer
 from securefl.types import SERVER
 from securefl.wire import Buffer, Reader, Writer
 
@@ -35,7 +33,7 @@ class Helper:
     """One helper in one sum. ``over``: nothing more will come of it. Frames name their recipient themselves."""
 
     def __init__(
-        self, invitation: Invitation, parameters: object, peers: Peers, role: KeyHolder | SecondServer
+        self, invitation: Invitation, parameters: object, peers: Peers, role: KeyHolder | AttestedSecond
     ) -> None:
         self.invitation = invitation
         self.over = False
@@ -55,13 +53,7 @@ class Helper:
         carried = cls._carried(invitation)
         role = carried.helper(peers, policy.survivors_for(invitation))
         helper = cls(invitation, carried.parameters, peers, role)
-        events = list(role.start())
-        if isinstance(role, SecondServer):
-            params = carried.parameters
-            advertised = next(event.frame for event in events if isinstance(event, Send))
-            if isinstance(params, SharedParams):
-                events += attestations(params, peers.identity, advertised)
-        return helper, helper._frames(events)
+        return helper, helper._frames(role.start())
 
     @classmethod
     def resume(cls, data: Buffer, peers: Peers) -> Helper:
@@ -82,13 +74,7 @@ class Helper:
     def receive(self, frames: Sequence[Buffer]) -> list[Buffer]:
         """Open the sum. Raises as the role does."""
         answers: list[Buffer] = []
-        shared = self._parameters if isinstance(self._parameters, SharedParams) else None
-        seeds = None if shared is None else SignedSeeds(shared, directory_of(self.invitation))
         for frame in frames:
-            if seeds is not None:
-                if seeds.take(frame):
-                    continue
-                seeds.check(frame)
             self._charge()
             answers += self._frames(self._role.receive(bytes(frame)))
         return answers

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from securefl.audit.checks import Case, Check
+from securefl.audit.checks.attested import play_attested
 from securefl.audit.checks.sessions import Replay, check_params, context_of, play
 from securefl.mpc.summation import FirstServer, Params, SecondServer, SharedClient
 from securefl.primitives.kem import Suite
@@ -33,4 +34,8 @@ def _play(case: Case) -> None:
     play(role, case)
 
 
-CHECKS: Final[Mapping[str, Check]] = {"params": partial(check_params, params_of), "play": _play}
+CHECKS: Final[Mapping[str, Check]] = {
+    "params": partial(check_params, params_of),
+    "play": _play,
+    "attested": play_attested,
+}
