@@ -336,6 +336,26 @@ def test_who_may_speak_to_whom() -> None:
     assert "nothing to say" in server.failures[PartyId(1)]
 
 
+@pytest.mark.parametrize(("protect", "key_model"), HELPED)
+def test_what_a_helper_cannot_read_costs_its_sender_alone(protect: str, key_model: str, key_file: Path) -> None:
+    """The server relays only what the helper can take: else one client ends every sum, and nobody knows which one."""
+    session = Sum(invitation(protect, key_model), key_file)
+    act = session.act
+
+    def spoil(me: PartyId, frames: list[Any]) -> list[Any]:
+        answer = act(me, frames)
+        if me == 2 and answer:
+            context = bytes(memoryview(answer[0])[24:56])
+            answer.insert(0, seal_frame(9, 2, context, me, HELPER, bytes(63)))
+        return answer
+
+    session.act = spoil  # type: ignore[method-assign]
+    check(session.run(), (1, 3, 4, 5))
+    assert (
+        "DecodeError" in session.server.failures[PartyId(2)] or "nothing to say" in session.server.failures[PartyId(2)]
+    )
+
+
 def test_the_key_file_is_private_and_counts(tmp_path: Path) -> None:
     path = tmp_path / "key"
     key = make_key(path)
