@@ -1,4 +1,5 @@
-"""Masked sums: time against the bare AES-CTR stream and against Flower 1.42's functions, bytes, memory. One core.
+"""Masked sums: time against the bare AES-CTR stream and against Flower 1.42's functions, bytes, memory; and what the
+signed form adds. One core.
 
     securefl bench secagg [--quick] [--json PATH]
 
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from _harness import command_line, timed, write_figures
+from _secagg_signed import compare
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
@@ -296,7 +298,12 @@ def main() -> None:
         f"{opening:.2f} when the sum is opened and unpacked; it holds one, however many clients",
         markup=False,
     )
-    write_figures({"cases": results, "server_memory": [summing, opening]}, arguments.json)
+    beside = []
+    for clients, dimension, bits in sizes:
+        for suite in (Suite.MLKEM768_X25519, Suite.X25519):
+            case = Case(clients, dimension, bits, suite)
+            beside.append(compare(case.name, _params(case), case.dropped, repeats=1 if arguments.quick else 3))
+    write_figures({"cases": results, "server_memory": [summing, opening], "signed": beside}, arguments.json)
 
 
 if __name__ == "__main__":

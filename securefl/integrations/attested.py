@@ -25,7 +25,7 @@ from securefl.primitives.identity import SIGNATURE_BYTES, Directory, Identity
 from securefl.types import SERVER, ClientId, IntegerVector, PartyId
 from securefl.wire import Buffer, body_of, open_frame, seal_frame
 
-__all__ = ["AttestedClient", "AttestedSecond"]
+__all__ = ["AttestedClient", "AttestedSecond", "check_relayed"]
 
 PROTOCOL: Final = 9
 ATTESTATION: Final = 1
@@ -45,6 +45,15 @@ def _signature_in(frame: Buffer, params: Params, kind: int, recipient: PartyId) 
     if envelope.body.nbytes != SIGNATURE_BYTES:
         raise DecodeError(f"a signature has {SIGNATURE_BYTES} bytes, got {envelope.body.nbytes}")
     return envelope.sender, bytes(envelope.body)
+
+
+def check_relayed(params: Params, frame: Buffer) -> None:
+    """Raises :class:`DecodeError` unless ``frame`` can be a client's signature for the second server.
+
+    What the second server cannot read ends its part; the first server looks before it relays, so that a client that
+    sends anything else costs itself alone. Whether the signature verifies is the second server's to say.
+    """
+    _signature_in(frame, params, SIGNED_SEED, HELPER)
 
 
 class AttestedClient:

@@ -12,9 +12,9 @@ from typing import Final
 
 from securefl import ckks
 from securefl.ckks.threshold import ThresholdClient, ThresholdParams, ThresholdServer
-from securefl.errors import ConfigurationError
+from securefl.errors import ConfigurationError, FaultyClientError
 from securefl.fl.protections import THRESHOLD, key_model_named, suite_named
-from securefl.integrations.attested import AttestedClient, AttestedSecond
+from securefl.integrations.attested import AttestedClient, AttestedSecond, check_relayed
 from securefl.integrations.invitation import Invitation
 from securefl.integrations.keyfile import read_key
 from securefl.integrations.peers import HELPER, Peers, directory_of
@@ -25,7 +25,7 @@ from securefl.plain import PlainClient, PlainServer
 from securefl.primitives.identity import Directory, Identity
 from securefl.secagg import Client, Params, Server
 from securefl.secagg.signed import SignedClient, SignedServer
-from securefl.types import ClientId
+from securefl.types import ClientId, PartyId
 from securefl.wire import Buffer
 
 __all__ = ["CARRIED", "Carried", "needs_helper"]
@@ -76,6 +76,13 @@ class Carried:
         state = getattr(server, "state", None)
         name = "threshold" if self.threshold_key else self.invitation.protect
         return getattr(state, "name", "") == _VECTOR_STATES[name]
+
+    def check_relayed(self, sender: PartyId, frame: Buffer) -> None:
+        """Raises unless a client may have ``frame`` relayed to the helper: only in shared sums, and only signatures."""
+        params = self.parameters
+        if not isinstance(params, SharedParams):
+            raise FaultyClientError(f"party {sender} has nothing to say to the helper", [sender])
+        check_relayed(params, frame)
 
     # ---- roles ----------------------------------------------------------------------------------------------
 

@@ -116,6 +116,7 @@ class Coordinator:
         if recipient == SERVER or (sender == HELPER and self._helper_first and recipient in self.invitation.ids):
             return recipient
         if recipient == HELPER and self.due and self._carried.has_helper and sender in self.invitation.ids:
+            self._carried.check_relayed(sender, frame)
             return recipient
         raise FaultyClientError(f"party {sender} has nothing to say to party {recipient}", [sender])
 

@@ -25,6 +25,10 @@ from securefl.encoding.ring import Lanes
 from securefl.errors import ConfigurationError, MissingExtraError
 from securefl.fl import config
 from securefl.fl.runner import Run
+from securefl.primitives.identity import SIGNATURE_BYTES
+from securefl.secagg import Params
+from securefl.secagg.signed.messages import Signatures
+from securefl.types import PartyId
 from securefl.wire import OVERHEAD_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -273,6 +277,33 @@ def test_vector_bytes_of_the_benchmark_are_those_of_the_table(clients: int, dime
     bytes_sent = 8 * Lanes(dimension, FixedPoint(1.0, bits).max_value, clients).words + OVERHEAD_BYTES
     row = f"| {clients} clients × {dimension:,} | {bytes_sent:,} | {bytes_sent / dimension:.3f} |"
     assert row in (ROOT / "docs" / "benchmarks.md").read_text()
+
+
+@pytest.mark.parametrize(("clients", "dimension"), [(32, 1_000_000), (100, 100_000)])
+def test_bytes_that_the_signed_form_adds_are_those_of_the_table(clients: int, dimension: int) -> None:
+    """Frames with one signature, and lists: keys of n, boxes of n - 1, requests of the survivors."""
+
+    def listed(count: int) -> int:
+        signatures = {PartyId(at): bytes(SIGNATURE_BYTES) for at in range(1, count + 1)}
+        return len(Signatures(signatures).encode()) + OVERHEAD_BYTES
+
+    survivors = clients - clients // 10
+    up = 2 * (SIGNATURE_BYTES + OVERHEAD_BYTES) + listed(clients - 1)
+    down = listed(clients) + listed(clients - 1) + listed(survivors)
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert f"| {clients} clients × {dimension:,} | {up:,} | {down:,} |" in text
+    assert (up, down) == (280 + 68 * clients, 160 + 68 * (2 * clients + survivors))
+
+
+def test_the_benchmark_of_the_signed_form_measures_those_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    compare = importlib.import_module("_secagg_signed").compare
+    n, dropped = 7, 2
+    figures = compare("a check", Params(tuple(PartyId(i) for i in range(1, n + 1)), 3, 15), dropped, repeats=1)
+    added = [figures[way]["signed"] - figures[way]["plain"] for way in ("upload_bytes", "download_bytes")]
+    assert added == [280 + 68 * n, 160 + 68 * (2 * n + n - dropped)]
+    assert set(figures["signed_over_plain"]) == set(figures["milliseconds"])
+    assert all(step["signed"] > 0 < step["plain"] for step in figures["milliseconds"].values())
 
 
 # ---- command line -------------------------------------------------------------------------------------------------
