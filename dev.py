@@ -37,7 +37,8 @@ ENGINES = {
         PEER_NEEDS
         + ["alembic<2", "click<9", "grpcio-health-checking<2", "pathspec<2", "prompt-toolkit<4", "ray==2.55.1"]
         + ["sqlalchemy[asyncio]<3", "typer", "uv<0.14", "uvicorn[standard]<0.50"],
-        ["tests/integrations/test_flower.py", "tests/integrations/test_flower_named.py"]
+        ["tests/integrations/test_flower.py", "tests/integrations/test_flower_nodes.py"]
+        + ["tests/integrations/test_flower_bytes.py", "tests/integrations/test_flower_named.py"]
         + ["tests/integrations/test_flower_simulation.py"]
         + ["tests/faults/test_flower_deployment.py"],
     ),

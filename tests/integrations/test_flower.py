@@ -1,6 +1,5 @@
 """SecureMod and SecureGrid under Flower's own strategies, every message through Flower's own serialization."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +8,7 @@ import pytest
 
 pytest.importorskip("flwr", reason="flwr is not installed: python3 dev.py integrations")
 
-import flower_loopback
 from flower_loopback import (
-    RUN,
     SHAPES,
     START,
     LoopbackGrid,
@@ -24,7 +21,7 @@ from flower_loopback import (
     update_of,
     weight_of,
 )
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp.mod import fixedclipping_mod
 from flwr.serverapp import strategy
 
@@ -32,7 +29,6 @@ from securefl.errors import ConfigurationError
 from securefl.fl.config import PrivacyConfig
 from securefl.fl.privacy import UserPrivacy
 from securefl.integrations.flower import Policy, SecureMod
-from securefl.integrations.flower.records import content_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -172,133 +168,6 @@ def test_evaluation_is_summed_or_refused() -> None:
         run(secured(LoopbackGrid(5)), strategy.FedAvg(), rounds=1)
 
 
-def errors_of(grid: LoopbackGrid) -> set[str]:
-    return {str(reply.error.reason) for reply in grid.replies if reply.has_error()}
-
-
-def test_a_client_gives_nothing_to_a_server_without_protection() -> None:
-    loopback = LoopbackGrid(5)
-    run(loopback, strategy.FedAvg(), rounds=1)
-    assert len(errors_of(loopback)) == 2
-    assert all("without protection" in error for error in errors_of(loopback))
-    open_handed = LoopbackGrid(5)
-    open_handed.mods = lambda: [SecureMod(Policy(allow_unprotected_evaluate=True))]
-    run(open_handed, strategy.FedAvg(), rounds=1)
-    assert len(errors_of(open_handed)) == 1
-
-
-@pytest.mark.parametrize(
-    ("node_config", "settings", "says"),
-    [
-        ({"securefl-minimum-clients": 6}, {}, "5 clients are invited"),
-        ({"securefl-minimum-threshold": 5}, {"threshold": 4}, "a threshold of 4"),
-        ({"securefl-minimum-survivors": 7}, {}, "asks for 7"),
-        ({"securefl-minimum-noise": 0.5}, {}, "noise multiplier of 0"),
-        ({"securefl-minimum-client": 6}, {}, "no setting of a policy"),
-        ({"securefl-allow-plain": "yes"}, {}, "true or false"),
-        ({"securefl-policy": "/nowhere.toml"}, {}, "cannot be read"),
-        ({}, {"protect": "plain"}, "unprotected sum"),
-    ],
-)
-def test_floors_come_from_the_node(node_config: dict[str, Any], settings: dict[str, Any], says: str) -> None:
-    loopback = LoopbackGrid(5, node_config=node_config)
-    grid = secured(loopback, **settings)
-    run(grid, rounds=1)
-    assert "TooFewClientsError" in grid.reports[0].failed
-    assert len(loopback.replies) == 5
-    assert all(says in error for error in errors_of(loopback))
-
-
-def test_a_floor_of_survivors_holds_within_the_session() -> None:
-    loopback = LoopbackGrid(5, dies={3: 2}, node_config={"securefl-minimum-survivors": 5})
-    grid = secured(loopback, threshold=3)
-    run(grid, rounds=1)
-    assert "TooFewClientsError" in grid.reports[0].failed
-    assert any("4 clients survived" in error for error in errors_of(loopback))
-
-
-def test_another_model_or_configuration_for_one_client_is_refused_by_it() -> None:
-    for what in ("arrays", "config"):
-        loopback = LoopbackGrid(5)
-
-        def tamper(message: Message, what: str = what) -> None:
-            if message.metadata.dst_node_id == 3 and "arrays" in message.content:
-                if what == "arrays":
-                    other = {**START, "b": START["b"] + np.float32(1e-6)}
-                    message.content["arrays"] = ArrayRecord(arrays_of(other))
-                else:
-                    message.content["config"] = ConfigRecord({"server-round": 9})
-
-        loopback.tamper = tamper
-        grid = secured(loopback, threshold=3)
-        result = run(grid, rounds=1)
-        assert grid.reports[0].survivors == (1, 2, 4, 5)
-        assert "AuthenticationError" in grid.reports[0].dropped[3]
-        close(result, expected((1, 2, 4, 5), 1))
-
-
-def test_a_sum_is_not_repeated_with_other_clients() -> None:
-    loopback = LoopbackGrid(5)
-    grid = secured(loopback)
-    run(grid, rounds=2)
-    grid._sums = 0
-    run(grid, rounds=1)
-    assert "TooFewClientsError" in grid.reports[-1].failed
-    assert any("answered already" in error for error in errors_of(loopback))
-
-
-def test_an_error_does_not_make_room_for_a_repetition() -> None:
-    loopback = LoopbackGrid(5)
-
-    def spoil(message: Message) -> None:
-        if "securefl.frames" in message.content and "arrays" in message.content:
-            message.content["config"] = ConfigRecord({"server-round": 9})
-
-    loopback.tamper = spoil
-    grid = secured(loopback)
-    run(grid, rounds=1)
-    assert "TooFewClientsError" in grid.reports[0].failed
-    assert all(set(context.state["securefl"]) == {"run", "round"} for context in loopback.contexts.values())
-    loopback.tamper, grid._sums = lambda message: None, 0
-    run(grid, rounds=1)
-    assert any("answered already" in error for error in errors_of(loopback))
-
-
-@pytest.mark.parametrize("protect", ["masked", "signed", "ckks-threshold", "ckks"])
-def test_of_two_messages_at_once_a_node_answers_one(protect: str) -> None:
-    """Flower gives both processes the state that the node had: a server that deviates sends two sets of survivors, or
-    asks a key holder to open two sums.
-    """
-    loopback, second = LoopbackGrid(5), []
-    helped = protect == "ckks"
-
-    def both(message: Message, context: Context) -> Message:
-        before = Context(RUN, context.node_id, context.node_config, copy.deepcopy(context.state), {}, 5)
-        again, counts = copy.deepcopy(message), "hello" not in message.content.config_records["securefl"]
-        reply = deliver(message, context)
-        if counts:
-            assert not reply.has_error()
-            second.append(deliver(again, before))
-        return reply
-
-    deliver, loopback.deliver = loopback.deliver, both
-    loopback.mods = lambda: [
-        SecureMod(Policy(allow_unpinned=True), helper=lambda context: helped and context.node_id == 5)
-    ]
-    settings = {
-        "masked": {},
-        "signed": {"identities": True},
-        "ckks": {"protect": "ckks", "key_model": "key_holder", "value_bits": 16},
-        "ckks-threshold": {"protect": "ckks", "key_model": "threshold", "value_bits": 16},
-    }[protect]
-    grid = secured(loopback, **settings)
-    run(grid, rounds=1)
-    assert grid.reports[0].survivors == ((1, 2, 3, 4) if helped else (1, 2, 3, 4, 5))
-    refused = [reply.error.reason for reply in second if reply.has_error()]
-    assert len(refused) == len(second) == {"masked": 20, "signed": 25, "ckks": 6, "ckks-threshold": 25}[protect]
-    assert all("second message to one state" in why or "answered already" in why for why in refused)
-
-
 def npy(shape: str, dtype: str = "|u1") -> bytes:
     header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"abc"
@@ -405,121 +274,3 @@ def test_settings_that_cannot_work_are_refused_at_once() -> None:
             run(secured(LoopbackGrid(5), **bad), rounds=1)
     with pytest.raises(ConfigurationError, match="query"):
         secured(LoopbackGrid(5)).send_and_receive([Message(RecordDict(), 1, "query")])
-
-
-def test_bytes_are_less_than_those_of_plain_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flower_loopback, "SHAPES", {"w": (300, 400)})
-    monkeypatch.setattr(flower_loopback, "START", {"w": np.zeros((300, 400), dtype=np.float32)})
-    bare, masked = LoopbackGrid(8), LoopbackGrid(8)
-    bare.mods = list
-    run(bare, rounds=1)
-    grid = secured(masked, value_bits=16, suite="mlkem768-x25519")
-    run(grid, rounds=1)
-    plain = sum(content_bytes(reply.content) for reply in bare.replies)
-    assert grid.reports[0].reply_bytes == sum(content_bytes(reply.content) for reply in masked.replies)
-    assert grid.reports[0].reply_bytes < 0.75 * plain
-
-
-def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flower_loopback, "SHAPES", {"w": (60, 100), "b": (40,)})
-    monkeypatch.setattr(
-        flower_loopback, "START", {n: np.full(s, 0.25, np.float32) for n, s in flower_loopback.SHAPES.items()}
-    )
-
-
-def wandering(mean_of: dict[str, np.ndarray], result: Any) -> float:
-    """Relative distance of the model's way from the wanted one."""
-    start = flower_loopback.START
-    wanted = np.concatenate([(mean_of[name] - start[name]).ravel() for name in sorted(start)])
-    found = np.concatenate([(result.arrays[name].numpy() - start[name]).ravel() for name in sorted(start)])
-    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
-
-
-def test_a_rotated_grid_is_the_mean_up_to_its_rounding_and_its_metrics_are_exact(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    large(monkeypatch)
-    plain, compressed = LoopbackGrid(5), LoopbackGrid(5)
-    fixed, rotated = (
-        secured(plain, value_bits=16),
-        secured(compressed, value_bits=16, metrics={"loss": 2.0}, compression={"chain": ["rotated"], "levels": 15}),
-    )
-    run(fixed, rounds=3)
-    result = run(rotated, rounds=3)
-    assert [report.failed for report in rotated.reports] == [None] * 3
-    # Two of three sums are rounded to steps of 6/14 standard deviations, by at most half a step of deviation.
-    assert wandering(expected(range(1, 6), 3), result) < np.sqrt(2 / 3) * (6 / 14) / 2
-    wanted = sum(weight_of(n) / n for n in range(1, 6)) / sum(map(weight_of, range(1, 6)))
-    assert result.train_metrics_clientapp[3]["loss"] == pytest.approx(wanted, abs=1e-3)
-    # the first sum has no scale yet; the others have a few bits per value
-    assert sum(rotated.reports[2].upload_bytes.values()) < 0.6 * sum(fixed.reports[2].upload_bytes.values())
-    assert sum(rotated.reports[0].upload_bytes.values()) > 0.9 * sum(fixed.reports[0].upload_bytes.values())
-
-
-def steady(node: int, round: int) -> dict[str, np.ndarray]:
-    return update_of(node, 1)
-
-
-@pytest.mark.parametrize("dies", [{}, {2: 2}])
-def test_what_a_coder_drops_comes_back_if_the_node_was_counted(
-    dies: dict[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same update every round: with error feedback the sum of what was sent follows the sum of the updates."""
-    large(monkeypatch)
-    monkeypatch.setattr(flower_loopback, "update_of", steady)
-    chain = {"chain": ["random_k"], "fraction": 0.5, "error_feedback": True}
-    found = {}
-    for feedback in (True, False):
-        loopback = LoopbackGrid(5, dies=dict(dies))
-        grid = secured(loopback, compression={**chain, "error_feedback": feedback}, threshold=3)
-        result = run(grid, rounds=8)
-        alive = [n for n in range(1, 6) if n not in dies]
-        found[feedback] = wandering(expected(alive, 8), result)
-        assert grid.reports[-1].survivors == tuple(alive)
-        states = [set(loopback.contexts[n].state) for n in alive]
-        assert all(("securefl.residual" in state) is feedback for state in states)
-        if dies and feedback:
-            residual = loopback.contexts[2].state["securefl.residual"]
-            assert "kept" not in residual  # its vector never counted: nothing that was dropped comes back
-    # Half of the values are sent in a round. A value that was last sent k rounds ago is k updates behind, E k² = 3 over
-    # k drops in a row; without feedback each of the rounds errs by as much as its update, either way.
-    assert found[True] == pytest.approx(np.sqrt(3) / 8, rel=0.1)
-    assert found[False] == pytest.approx(1 / np.sqrt(8), rel=0.1)
-
-
-def test_a_round_that_fails_leaves_the_residual_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    large(monkeypatch)
-    loopback = LoopbackGrid(5)
-    grid = secured(loopback, compression={"chain": ["random_k"], "fraction": 0.5, "error_feedback": True}, threshold=4)
-
-    def kill(round: int, arrays: Any) -> None:
-        loopback.dies = {2: 3, 4: 3} if round == 1 else {}  # they send their vectors and are gone
-
-    run(grid, rounds=3, evaluate_fn=kill)
-    assert [report.failed is None for report in grid.reports] == [True, False, True]
-    assert grid.counted == dict.fromkeys(range(1, 6), 3)
-
-
-def test_compression_that_cannot_work_is_refused() -> None:
-    for bad in (
-        {"chain": ["powersgd"]},
-        {"chain": ["pruned", "rotated"]},
-        {"chain": ["rotated", "random_k"]},
-        {"chain": ["random_k", "random_projection"]},
-        {"chain": []},
-        {"fraction": 0.0},
-        {"levels": 1},
-        {"rank": 2},
-    ):
-        with pytest.raises(ConfigurationError):
-            secured(LoopbackGrid(5), compression=bad)
-    with pytest.raises(ConfigurationError, match="scales of their own"):
-        secured(LoopbackGrid(9), compression={}, groups=3)
-    fed_back = {"chain": ["random_k"], "error_feedback": True}
-    with pytest.raises(ConfigurationError, match="momentum"):
-        run(
-            secured(LoopbackGrid(5), compression=fed_back),
-            strategy.FedAvgM(fraction_evaluate=0.0, server_momentum=0.9),
-        )
-    with pytest.raises(ConfigurationError, match="adaptive"):
-        run(secured(LoopbackGrid(5), compression=fed_back), strategy.FedAdam(fraction_evaluate=0.0))
