@@ -1,4 +1,4 @@
-"""The vectors of the attested form of the shared sum: its sessions, and what each role must refuse."""
+"""Vectors of the attested form of the shared sum: what a client and the second server must refuse."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from typing import Any
 
 import attested_ref as ref
 import shared_ref as shared
-from attested_recording import Recording, identity, known_to, params
+from attested_recording import Recording, identity
 from attested_ref import body_of
 from shared_recording import drawn, of
 from shared_ref import SECOND, SERVER, Params, u32
 from signed_ref import Signer
 
-SPEC = "protocols/shared/SPEC.md §9"
-#: The sessions of shared_recording that are played in this form too.
-PLAYED = ("three-of-three", "one-drops", "hybrid")
-BASE = "three-of-three"
 #: The order of Ed25519's group: S and S + L fit the same equation, RFC 8032 allows only S.
 L = 2**252 + 27742317777372353535851937790883648493
 
@@ -110,9 +106,9 @@ def of_clients(base: Recording) -> list[dict[str, Any]]:
     return tests
 
 
-def of_second(base: Recording) -> list[dict[str, Any]]:
-    """What the second server refuses. Client 2's signature is the one that is changed."""
-    p, (first, me, last), request = base.p, base.p.clients, base.session["request"]
+def forged_seeds(base: Recording) -> dict[str, tuple[str, bytes]]:
+    """SIGNED_SEED frames under client 2's name which are not its signature over its sealed seed."""
+    p, (first, me, last) = base.p, base.p.clients
     signed, box = base.signed, base.box(me)
     later = of(p.suite, p.clients, p.dimension, p.max_value, p.threshold, round=p.round + 1)
 
@@ -126,11 +122,7 @@ def of_second(base: Recording) -> list[dict[str, Any]]:
         return ref.frame(p, ref.SIGNED_SEED, me, SECOND, signature)
 
     assert over() == signed[me]
-    made_up = shared.seal(p.suite, body_of(base.keys[me]), bytes(32), p.info(me), bytes(32))
-    boxes = {**{who: base.box(who) for who in p.clients}, me: made_up}
-    body = u32(len(boxes)) + b"".join(u32(who) + boxes[who] for who in p.clients)
-    replaced = p.frame(shared.SUM_REQUEST, SERVER, SECOND, body)
-    forged = {
+    return {
         "by-a-stranger": ("of a key that nobody knows", over(signer=99)),
         "by-another-client": ("client 1 signs for client 2", over(signer=first)),
         "by-the-second-server": ("by the second server's own key", over(signer=SECOND)),
@@ -143,6 +135,28 @@ def of_second(base: Recording) -> list[dict[str, Any]]:
         "damaged": ("one bit of S, the checksum is right", carried(flipped(body_of(signed[me]), 40))),
         "malleable": ("R ‖ S + L", carried(malleable(body_of(signed[me])))),
     }
+
+
+def misplaced_seeds(base: Recording) -> dict[str, tuple[str, bytes]]:
+    """Frames that can be no SIGNED_SEED of an invited client."""
+    p, me, signed = base.p, base.p.clients[1], base.signed
+    later = of(p.suite, p.clients, p.dimension, p.max_value, p.threshold, round=p.round + 1)
+    return {
+        "of-an-uninvited-party": ("client 4 was not invited", ref.frame(p, 2, 4, SECOND, body_of(signed[me]))),
+        "to-the-first-server": ("the frame is for party 0", ref.frame(p, 2, me, SERVER, body_of(signed[me]))),
+        "in-another-round": ("a frame of the next round", ref.frame(later, 2, me, SECOND, body_of(signed[me]))),
+        "of-kind-1": ("an ATTESTATION to the second server", ref.frame(p, 1, me, SECOND, body_of(signed[me]))),
+    } | lengths(p, ref.SIGNED_SEED, me, SECOND, signed[me])
+
+
+def of_second(base: Recording) -> list[dict[str, Any]]:
+    """What the second server refuses. Client 2's signature is the one that is changed."""
+    p, (first, me, last), request = base.p, base.p.clients, base.session["request"]
+    signed, forged = base.signed, forged_seeds(base)
+    made_up = shared.seal(p.suite, body_of(base.keys[me]), bytes(32), p.info(me), bytes(32))
+    boxes = {**{who: base.box(who) for who in p.clients}, me: made_up}
+    body = u32(len(boxes)) + b"".join(u32(who) + boxes[who] for who in p.clients)
+    replaced = p.frame(shared.SUM_REQUEST, SERVER, SECOND, body)
     tests = [
         base.refused_by_second(
             f"seed-{name}", comment, "AuthenticationError", signed[first], frame, signed[last], request
@@ -179,20 +193,13 @@ def of_second(base: Recording) -> list[dict[str, Any]]:
             "a right signature of client 2, then one by client 1: the later one counts",
             "AuthenticationError",
             *signed.values(),
-            over(signer=first),
+            forged["by-another-client"][1],
             request,
         ),
     ]
-    misplaced = {
-        "of-an-uninvited-party": ("client 4 was not invited", ref.frame(p, 2, 4, SECOND, body_of(signed[me]))),
-        "to-the-first-server": ("the frame is for party 0", ref.frame(p, 2, me, SERVER, body_of(signed[me]))),
-        "in-another-round": ("a frame of the next round", ref.frame(later, 2, me, SECOND, body_of(signed[me]))),
-        "of-kind-1": ("an ATTESTATION to the second server", ref.frame(p, 1, me, SECOND, body_of(signed[me]))),
-    }
-    misplaced |= lengths(p, ref.SIGNED_SEED, me, SECOND, signed[me])
     tests += [
         base.refused_by_second(f"seed-{name}", comment, "DecodeError", signed[first], frame)
-        for name, (comment, frame) in misplaced.items()
+        for name, (comment, frame) in misplaced_seeds(base).items()
     ]
     return tests
 
@@ -214,37 +221,3 @@ def later_ones_count(base: Recording) -> list[dict[str, Any]]:
             "signed-again", "a false signature of client 2, then the right one", wrong, *base.signed.values()
         ),
     ]
-
-
-def attested_file(played: dict[str, Any]) -> dict[str, Any]:
-    made = {name: Recording(name, played[name]) for name in PLAYED}
-    base = made[BASE]
-    p, me = base.p, base.p.clients[0]
-    groups = [(made[name].p, made[name].known, made[name].accepted()) for name in PLAYED]
-    groups.append((p, base.known, [*later_ones_count(base), *of_clients(base), *of_second(base)]))
-    without = known_to(p, SECOND)
-    unknown = base.refused_by_client(
-        "second-server-unknown",
-        "the client was not given the second server's public key",
-        "AuthenticationError",
-        base.attested[me],
-        base.keys[me],
-        known=without,
-    )
-    groups.append((p, without, [unknown]))
-    without = known_to(p, p.clients[1])
-    frames = (*base.signed.values(), base.session["request"])
-    unknown = base.refused_by_second(
-        "client-unknown", "nobody gave client 2's public key", "AuthenticationError", *frames, known=without
-    )
-    groups.append((p, without, [unknown]))
-    return {
-        "spec": SPEC,
-        "description": (
-            "One role of a session between parties with known keys, as in roles.json. input.identity: the 32 bytes of "
-            "the role's Ed25519 key; params.directory: the public keys that it was given. A client and the second "
-            "server send expected.sent; the first server is that of roles.json. With error, the last of "
-            "input.steps is refused with error.type, and all steps before it are accepted."
-        ),
-        "groups": [{"operation": "attested", "params": params(p, known), "tests": tests} for p, known, tests in groups],
-    }

@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from attested_ref import Client, Directory, Second, body_of
+from attested_ref import Client, Directory, First, Second, body_of
 from shared_recording import described, drawn, expect_fault
-from shared_ref import SECOND, Params
+from shared_ref import SECOND, Fault, Params
 from signed_ref import Signer
 
 Step = dict[str, Any]
+#: A frame for the first server, and the error that refuses it.
+Given = tuple[bytes, str | None]
 
 
 def identity(party: int) -> bytes:
@@ -103,7 +105,67 @@ class Recording:
             for who in self.p.clients
         ]
         tests.append(self.second_test("second", comment, *self.signed.values()))
+        frames = [frame for who in self.p.clients for frame in self.arrived(who)]
+        name = f"{self.name}-first"
+        tests.append(self.first_test(name, comment, self.session["survivors"], *[(frame, None) for frame in frames]))
         return tests
+
+    def arrived(self, who: int) -> list[bytes]:
+        """What came of a client: SIGNED_SEED, SEED and, unless it left, INPUT."""
+        return self.sent[who] if who in self.session["survivors"] else self.sent[who][:2]
+
+    def given_to_first(self, first: First, *given: Given) -> list[Step]:
+        """Starts, takes the second server's key and what clients send: the steps."""
+        first.receive(self.advertised)
+        sent = first.close()
+        assert sent == list(self.keys.values())
+        steps = [{"do": "start"}, *received(self.advertised), {"do": "close"}]
+        for frame, error in given:
+            try:
+                first.receive(frame)
+            except Fault as fault:
+                if fault.error != error:
+                    raise AssertionError((fault, error)) from None
+                refused = {"type": fault.error} | ({"blamed": fault.blamed} if fault.blamed else {})
+                steps.append({"do": "receive", "frame": frame.hex(), "refused": refused})
+            else:
+                assert error is None, error
+                steps += received(frame)
+        return steps
+
+    def first_test(
+        self, name: str, comment: str, survivors: list[int], *given: Given, known: Directory | None = None
+    ) -> dict[str, Any]:
+        """The whole session, over ``survivors``, with the second server's own verdict on what is relayed to it."""
+        first, second = First(self.p, self.known if known is None else known), self.second(self.known)
+        steps = self.given_to_first(first, *given)
+        second.start()
+        relayed = first.close()
+        assert isinstance(relayed, list)
+        (share,) = [answer for frame in relayed for answer in second.receive(frame)]
+        first.receive(share)
+        ended = first.close()
+        values = [self.session["inputs"][who]["values"] for who in survivors]
+        assert ended == ([sum(column) for column in zip(*values, strict=True)], survivors)
+        end = [{"do": "close"}, *received(share), {"do": "close"}]
+        return {
+            "id": name,
+            "comment": comment,
+            "input": {"role": "first", "steps": [*steps, *end]},
+            "expected": {
+                "sent": [frame.hex() for frame in [*self.keys.values(), *relayed]],
+                "sum": [str(value) for value in ended[0]],
+                "survivors": survivors,
+            },
+        }
+
+    def refused_by_first(self, name: str, comment: str, error: str, *given: Given) -> dict[str, Any]:
+        """``given`` are refused as they say; then the exchange is closed, which ends the session with ``error``."""
+        first = First(self.p, self.known)
+        steps = self.given_to_first(first, *given)
+        expect_fault(name, error, [], [first.close])
+        entry = {"role": "first", "steps": [*steps, {"do": "close"}]}
+        return self.fault(name, comment, "first", entry, error)
 
     def second_test(self, name: str, comment: str, *signed: bytes) -> dict[str, Any]:
         sent = [self.advertised, *self.attested.values(), *self.answer]

@@ -85,3 +85,38 @@ class Second:
         for who, box in shared.boxes_in(p, body).items():
             verify(p, self.known, self.signatures.get(who), SIGNED_SEED, who, SECOND, box)
         return [self.inner.answer(whole)]
+
+
+class First:
+    """The first server: that of shared_ref, which takes a SEED only behind its client's SIGNED_SEED and relays those of
+    the survivors. ``close`` as there.
+    """
+
+    def __init__(self, p: Params, known: Directory) -> None:
+        self.p, self.inner, self.known = p, shared.First(p), known
+        self.signatures: dict[int, bytes] = {}
+        self.right: dict[int, bytes] = {}
+
+    def receive(self, whole: bytes) -> None:
+        p, due = self.p, self.inner.exchange == 1
+        if whole[:1] == bytes([PROTOCOL]):
+            sender, signature = signature_in(p, whole, SIGNED_SEED, SECOND, p.clients)
+            same = self.right.get(sender, signature) == signature
+            need(same, "FaultyClientError", "another signature behind the seed", sender)
+            need(due or sender in self.right, "ProtocolError", "outside its exchange")
+            self.signatures[sender] = signature
+            return
+        if not due or whole[2:3] != bytes([shared.SEED]):
+            self.inner.receive(whole)
+            return
+        _, sender, box = p.opened(whole, SERVER, shared.SEED)
+        if sender in p.clients and sender not in self.right:
+            verify(p, self.known, self.signatures.get(sender), SIGNED_SEED, sender, SECOND, box)
+        self.inner.receive(whole)
+        self.right.setdefault(sender, self.signatures[sender])
+
+    def close(self) -> list[bytes] | tuple[list[int], list[int]]:
+        p, requests, out = self.p, self.inner.exchange == 1, self.inner.close()
+        if not requests or isinstance(out, tuple):
+            return out
+        return [*(frame(p, SIGNED_SEED, who, SECOND, self.right[who]) for who in self.inner.survivors()), *out]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import shared_ref as ref
-from attested_forgeries import attested_file
+from attested_sessions import attested_file
 from shared_recording import described, expect_fault, of, recordings, second_input
 from shared_ref import Fault, First, Second, client, u32
 

@@ -4,7 +4,7 @@ In the shared sum the first server relays everything. Here the second server sen
 fresh public key, and a client seals nothing to a key without it; and a client signs the sealed seed that it sends, and
 the second server sums no share of a seed without that. So a first server can put neither a key of its own in the second
 one's place nor clients of its own making beside an honest one. Frames of protocol 9, body = signature; what is signed
-is bound to the session's context. SPEC: protocols/shared/SPEC.md §9.
+is bound to the session's context. The first server's part is ``attested_first``. SPEC: protocols/shared/SPEC.md §9.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from securefl.primitives.identity import SIGNATURE_BYTES, Directory, Identity
 from securefl.types import SERVER, ClientId, IntegerVector, PartyId
 from securefl.wire import Buffer, body_of, open_frame, seal_frame
 
-__all__ = ["AttestedClient", "AttestedSecond", "check_relayed"]
+__all__ = ["SIGNED_SEED", "AttestedClient", "AttestedSecond", "is_own", "seed_signature_in"]
 
 PROTOCOL: Final = 9
 ATTESTATION: Final = 1
 SIGNED_SEED: Final = 2
 
 
-def _is_own(frame: Buffer) -> bool:
+def is_own(frame: Buffer) -> bool:
     """Whether a frame carries a signature; the others are those of the shared sum."""
     view = memoryview(frame)
     return view.nbytes > 0 and view[0] == PROTOCOL
@@ -47,13 +47,12 @@ def _signature_in(frame: Buffer, params: Params, kind: int, recipient: PartyId) 
     return envelope.sender, bytes(envelope.body)
 
 
-def check_relayed(params: Params, frame: Buffer) -> None:
-    """Raises :class:`DecodeError` unless ``frame`` can be a client's signature for the second server.
-
-    What the second server cannot read ends its part; the first server looks before it relays, so that a client that
-    sends anything else costs itself alone. Whether the signature verifies is the second server's to say.
-    """
-    _signature_in(frame, params, SIGNED_SEED, HELPER)
+def seed_signature_in(frame: Buffer, params: Params) -> tuple[ClientId, bytes]:
+    """``(client, signature)`` in a SIGNED_SEED, not verified yet. Raises :class:`DecodeError` for anything else."""
+    sender, signature = _signature_in(frame, params, SIGNED_SEED, HELPER)
+    if sender not in params:
+        raise DecodeError(f"a signature of party {sender}, which was not invited")
+    return sender, signature
 
 
 class AttestedClient:
@@ -87,7 +86,7 @@ class AttestedClient:
         a frame that is no signature of that server for this client, and as the client does.
         """
         context = self._params.context_hash
-        if _is_own(frame):
+        if is_own(frame):
             sender, signature = _signature_in(frame, self._params, ATTESTATION, self._me)
             if sender != HELPER:
                 raise DecodeError(f"the second server attests its key, not party {sender}")
@@ -139,12 +138,10 @@ class AttestedSecond:
         Raises :class:`AuthenticationError` for a request that names a seed which its client did not sign,
         :class:`DecodeError` for a frame that is no signature of a client, and as the second server does.
         """
-        if not _is_own(frame):
+        if not is_own(frame):
             self._check(frame)
             return self._inner.receive(frame)
-        sender, signature = _signature_in(frame, self._params, SIGNED_SEED, HELPER)
-        if sender not in self._params:
-            raise DecodeError(f"a signature of party {sender}, which was not invited")
+        sender, signature = seed_signature_in(frame, self._params)
         self._signatures[sender] = signature
         return ()
 

@@ -12,27 +12,28 @@ from typing import Final
 
 from securefl import ckks
 from securefl.ckks.threshold import ThresholdClient, ThresholdParams, ThresholdServer
-from securefl.errors import ConfigurationError, FaultyClientError
+from securefl.errors import ConfigurationError
 from securefl.fl.protections import THRESHOLD, key_model_named, suite_named
-from securefl.integrations.attested import AttestedClient, AttestedSecond, check_relayed
+from securefl.integrations.attested import AttestedClient, AttestedSecond
+from securefl.integrations.attested_first import AttestedFirst
 from securefl.integrations.invitation import Invitation
 from securefl.integrations.keyfile import read_key
 from securefl.integrations.peers import HELPER, Peers, directory_of
 from securefl.machine import ClientRole, RoundContext, ServerRole
-from securefl.mpc.summation import FirstServer, SecondServer
 from securefl.mpc.summation import Params as SharedParams
+from securefl.mpc.summation import SecondServer
 from securefl.plain import PlainClient, PlainServer
 from securefl.primitives.identity import Directory, Identity
 from securefl.secagg import Client, Params, Server
 from securefl.secagg.signed import SignedClient, SignedServer
-from securefl.types import ClientId, PartyId
+from securefl.types import ClientId
 from securefl.wire import Buffer
 
 __all__ = ["CARRIED", "Carried", "needs_helper"]
 
 CARRIED: Final = ("masked", "plain", "ckks", "shared")
 #: In these states of its role the server waits for the clients' vectors.
-_VECTOR_STATES: Final = {"masked": "MASK", "plain": "OPEN", "ckks": "COLLECT", "threshold": "INPUT", "shared": "INPUT"}
+_VECTOR_STATES: Final = {"masked": "MASK", "plain": "OPEN", "ckks": "COLLECT", "threshold": "INPUT"}
 
 
 def needs_helper(protect: str, key_model: str) -> bool:
@@ -54,6 +55,8 @@ class Carried:
         self.invitation, self.context = invitation, context
         self.threshold_key = invitation.protect == "ckks" and invitation.key_model == THRESHOLD
         self.has_helper = needs_helper(invitation.protect, invitation.key_model)
+        #: Whether clients sign what they seal for the helper; those frames are the server's to take, and to relay.
+        self.attested = invitation.protect == "shared"
         self.signed = invitation.protect == "masked" and bool(invitation.identities)
         self._check()
 
@@ -71,18 +74,11 @@ class Carried:
 
     def vector_due(self, server: ServerRole) -> bool:
         """Whether the server's present exchange is the one that asks clients for their vector."""
-        if isinstance(server, SignedServer):
+        if isinstance(server, (SignedServer, AttestedFirst)):
             return server.vector_due
         state = getattr(server, "state", None)
         name = "threshold" if self.threshold_key else self.invitation.protect
         return getattr(state, "name", "") == _VECTOR_STATES[name]
-
-    def check_relayed(self, sender: PartyId, frame: Buffer) -> None:
-        """Raises unless a client may have ``frame`` relayed to the helper: only in shared sums, and only signatures."""
-        params = self.parameters
-        if not isinstance(params, SharedParams):
-            raise FaultyClientError(f"party {sender} has nothing to say to the helper", [sender])
-        check_relayed(params, frame)
 
     # ---- roles ----------------------------------------------------------------------------------------------
 
@@ -127,7 +123,7 @@ class Carried:
             case ckks.Params():
                 return ckks.Server(params, identity, self._directory)
             case SharedParams():
-                return FirstServer(params)
+                return AttestedFirst(params, self._directory)
         if self.invitation.protect == "plain":
             return PlainServer(self.context)
         return SignedServer(self._masked, self._directory) if self.signed else Server(self._masked)

@@ -108,16 +108,17 @@ class Coordinator:
                 return
 
     def _recipient(self, sender: PartyId, frame: Buffer) -> PartyId:
-        """To whom a frame goes. A helper speaks to clients before they are asked, clients to it beside their vector."""
+        """Who takes a frame here. A helper speaks to clients before they are asked. Clients speak to it beside their
+        vector: their signatures, which the server takes, verifies and relays itself.
+        """
         head = memoryview(frame)[:HEADER_BYTES]
         if head.nbytes < HEADER_BYTES or int.from_bytes(head[4:8], "big") != sender:
             raise FaultyClientError(f"party {sender} speaks for another", [sender])
         recipient = PartyId(int.from_bytes(head[8:12], "big"))
         if recipient == SERVER or (sender == HELPER and self._helper_first and recipient in self.invitation.ids):
             return recipient
-        if recipient == HELPER and self.due and self._carried.has_helper and sender in self.invitation.ids:
-            self._carried.check_relayed(sender, frame)
-            return recipient
+        if recipient == HELPER and self.due and self._carried.attested and sender in self.invitation.ids:
+            return SERVER
         raise FaultyClientError(f"party {sender} has nothing to say to party {recipient}", [sender])
 
     def failed(self, party: PartyId, reason: str) -> None:

@@ -14,9 +14,12 @@ from flwr.serverapp import strategy
 
 from securefl.errors import ConfigurationError
 from securefl.integrations.flower import Policy, SecureGrid, SecureMod
+from securefl.integrations.flower.records import frames_of, put_frames
 from securefl.integrations.keyfile import make_key
-from securefl.integrations.peers import make_identity
+from securefl.integrations.peers import HELPER, make_identity
 from securefl.primitives.identity import Identity
+from securefl.types import PartyId
+from securefl.wire import body_of, seal_frame
 
 CASES = [("ckks", "threshold"), ("ckks", "key_holder"), ("ckks", "shared_key"), ("shared", "key_holder")]
 HELPER_NODE = 6
@@ -103,6 +106,36 @@ def test_clients_and_helpers_that_die(protect: str, tmp_path: Path) -> None:
     assert grid.reports[1].failed is None
     moved = {name: expected(range(1, 6), 2)[name] - expected(range(1, 6), 1)[name] + START[name] for name in START}
     close(result, moved, 1e-3)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "damaged", "of another client"])
+def test_a_node_that_signs_falsely_leaves_the_sum_alone(wrong: str, tmp_path: Path) -> None:
+    """The second server would sum nothing; the server looks first, and says who and why."""
+    nodes = loopback("key_holder", tmp_path)
+    answer, signatures = nodes.deliver, {}
+
+    def deliver(message: Message, context: Any) -> Message:
+        reply = answer(message, context)
+        frames = [] if reply.has_error() else [bytes(frame) for frame in frames_of(reply.content)]
+        if context.node_id == HELPER_NODE or len(frames) != 3:
+            return reply
+        signed = signatures[context.node_id] = frames[0]
+        if context.node_id == 2:
+            body = {"damaged": bytes(64), "of another client": body_of(signatures[1])}.get(wrong)
+            frames = frames[1:]
+            if body is not None:
+                frames.insert(0, seal_frame(9, 2, signed[24:56], PartyId(2), HELPER, body))
+            put_frames(reply.content, frames)
+        return reply
+
+    nodes.deliver = deliver  # type: ignore[method-assign]
+    grid = secured(nodes, protect="shared", identity=pin(nodes, tmp_path))
+    close(run(grid, rounds=1), expected((1, 3, 4, 5), 1), 1e-3)
+    (report,) = grid.reports
+    assert (report.survivors, report.failed) == ((1, 3, 4, 5), None)
+    assert list(report.dropped) == [2]
+    assert report.dropped[2].startswith("AuthenticationError: ")
+    assert sorted(signatures) == [1, 2, 3, 4, 5]
 
 
 def test_without_a_helper_every_round_fails_with_a_name() -> None:

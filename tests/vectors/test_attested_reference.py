@@ -1,11 +1,13 @@
-"""The attested form of the shared sum between its reference and securefl: each side's clients with the other's second
-server, with fresh keys and seals, and the same verdict on damaged signatures.
+"""The attested form of the shared sum between its reference and securefl: each side's clients and servers with the
+other's, with fresh keys and seals, and the same verdict on damaged signatures.
 """
 
+import itertools
 import os
 import random
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ import pytest
 
 from securefl.errors import SecureFLError
 from securefl.integrations.attested import AttestedClient, AttestedSecond
+from securefl.integrations.attested_first import AttestedFirst
 from securefl.integrations.peers import HELPER
 from securefl.machine import Completed, RoundContext, Send
-from securefl.mpc.summation import FirstServer, Params, SecondServer
+from securefl.mpc.summation import Params, SecondServer
 from securefl.primitives.identity import Directory, Identity
 from securefl.primitives.kem import Suite
 from securefl.types import PartyId
@@ -24,7 +27,8 @@ from securefl.wire import body_of, seal_frame
 
 FOLDERS = [str(folder) for folder in (Path(__file__).resolve().parents[2] / "protocols").iterdir() if folder.is_dir()]
 IDS = (PartyId(2), PartyId(3), PartyId(70000))
-SIDES = [(ours, theirs) for ours in (True, False) for theirs in (True, False) if ours or theirs]
+#: Of the clients, the first and the second server: whether it is the library's.
+SIDES = [sides for sides in itertools.product((True, False), repeat=3) if any(sides)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,9 +40,9 @@ def references() -> Iterator[None]:
 
 
 class Cast:
-    """``clients``, ``second``: whether they are the library's. The first server is; it answers for nobody."""
+    """``clients``, ``first``, ``second``: whether they are the library's."""
 
-    def __init__(self, suite: Suite, clients: bool, second: bool) -> None:
+    def __init__(self, suite: Suite, clients: bool, first: bool, second: bool) -> None:
         import attested_ref
         import shared_ref
 
@@ -58,6 +62,9 @@ class Cast:
         }
         mine = AttestedSecond(self.p, SecondServer(self.p), Identity(seeds[HELPER]), Directory(known))
         self.second: Any = mine if second else attested_ref.Second(theirs, os.urandom(32), seeds[HELPER], known)
+        self.first: Any = AttestedFirst(self.p, Directory(known)) if first else attested_ref.First(theirs, known)
+        if first:
+            self.first.start()
         self.seal_bytes = 32 if suite is Suite.X25519 else 64
 
     def client(self, who: PartyId, frame: bytes) -> list[bytes]:
@@ -66,6 +73,19 @@ class Cast:
             return list(role.receive(frame, values, os.urandom(32), os.urandom(self.seal_bytes)))
         return [bytes(event.frame) for event in role.receive(frame) if isinstance(event, Send)]
 
+    def close(self) -> list[tuple[int, bytes]]:
+        """What the first server sends when the exchange is closed, and to whom."""
+        made = self.first.close_round() if isinstance(self.first, AttestedFirst) else self.first.close()
+        frames = [bytes(event.frame) if isinstance(event, Send) else event for event in made]
+        return [(int.from_bytes(frame[8:12], "big"), frame) for frame in frames]
+
+    def end(self) -> tuple[list[int], list[int]]:
+        """The sum and the survivors."""
+        if not isinstance(self.first, AttestedFirst):
+            return self.first.close()
+        (event,) = self.first.close_round()
+        return event.result.values.tolist(), list(event.result.survivors)
+
     @staticmethod
     def frames(events: Any) -> list[bytes]:
         """Of either side's second server."""
@@ -73,39 +93,38 @@ class Cast:
         return [bytes(frame) for frame in made if not isinstance(frame, Completed)]
 
 
-def started(cast: Cast) -> tuple[FirstServer, dict[PartyId, bytes], dict[PartyId, bytes]]:
-    """The first server, and the attestation and the key for each client."""
-    first = FirstServer(cast.p)
-    first.start()
+def started(cast: Cast) -> tuple[dict[PartyId, bytes], dict[PartyId, bytes]]:
+    """The attestation and the key for each client."""
     advertised, *attested = cast.frames(cast.second.start())
-    first.receive(advertised)
-    keys = {event.to: bytes(event.frame) for event in first.close_round() if isinstance(event, Send)}
+    cast.first.receive(advertised)
+    keys = {PartyId(to): frame for to, frame in cast.close()}
     if cast.ours:
         for who, role in cast.clients.items():
             role.start()
             role.provide(np.array(cast.values[PartyId(who)], dtype=np.uint64))
-    return first, dict(zip(IDS, attested, strict=True)), keys
+    return dict(zip(IDS, attested, strict=True)), keys
 
 
 @pytest.mark.parametrize("suite", Suite, ids=lambda suite: suite.label)
-@pytest.mark.parametrize(("clients", "second"), SIDES)
-def test_sessions_of_both(suite: Suite, clients: bool, second: bool) -> None:
-    cast = Cast(suite, clients, second)
-    first, attested, keys = started(cast)
+@pytest.mark.parametrize(("clients", "first", "second"), SIDES)
+def test_sessions_of_both(suite: Suite, clients: bool, first: bool, second: bool) -> None:
+    cast = Cast(suite, clients, first, second)
+    attested, keys = started(cast)
     for who in IDS:
         assert cast.client(who, attested[who]) == []
         signed, seed, vector = cast.client(who, keys[who])
-        assert cast.frames(cast.second.receive(signed)) == []
-        first.receive(seed)
+        cast.first.receive(signed)
+        cast.first.receive(seed)
         if who != IDS[1]:  # it sealed and signed, and leaves
-            first.receive(vector)
-    (request,) = (event.frame for event in first.close_round() if isinstance(event, Send))
-    (share,) = cast.frames(cast.second.receive(request))
-    first.receive(share)
-    (end,) = (event for event in first.close_round() if isinstance(event, Completed))
-    assert end.result is not None
-    assert end.result.survivors == (IDS[0], IDS[2])
-    assert end.result.values.tolist() == [a + b for a, b in zip(cast.values[IDS[0]], cast.values[IDS[2]], strict=True)]
+            cast.first.receive(vector)
+    share: list[bytes] = []
+    for to, frame in cast.close():
+        assert to == HELPER
+        assert share == []  # the request is the last
+        share = cast.frames(cast.second.receive(frame))
+    cast.first.receive(share[0])
+    both = zip(cast.values[IDS[0]], cast.values[IDS[2]], strict=True)
+    assert cast.end() == ([a + b for a, b in both], [IDS[0], IDS[2]])
 
 
 def error_of(step: Any) -> str:
@@ -122,9 +141,9 @@ def error_of(step: Any) -> str:
 
 @pytest.mark.parametrize("side", [True, False], ids=["library", "reference"])
 def test_every_bit_of_a_signature_counts(side: bool) -> None:
-    """Behind a right checksum. Each byte of an attestation and of a signed seed, one bit of it."""
-    cast = Cast(Suite.X25519, side, side)
-    first, attested, keys = started(cast)
+    """Behind a right checksum. Each byte of an attestation and of a signed seed, one bit of it, at either server."""
+    cast = Cast(Suite.X25519, side, side, side)
+    attested, keys = started(cast)
     who = IDS[0]
 
     def spoiled(frame: bytes, at: int) -> bytes:
@@ -139,11 +158,18 @@ def test_every_bit_of_a_signature_counts(side: bool) -> None:
     signed = {}
     for each in IDS:
         cast.client(each, attested[each])
-        signed[each], *rest = cast.client(each, keys[each])
-        for frame in rest:
-            first.receive(frame)
-        cast.second.receive(signed[each])
-    (request,) = (event.frame for event in first.close_round() if isinstance(event, Send))
+        signed[each], seed, vector = cast.client(each, keys[each])
+        for at in range(64):
+            cast.first.receive(spoiled(signed[each], at))
+            assert error_of(partial(cast.first.receive, seed)) == "AuthenticationError", at
+        cast.first.receive(vector)
+        if each != IDS[2]:  # whose seed is never signed
+            cast.first.receive(signed[each])
+            cast.first.receive(seed)
+    *relayed, request = (frame for _, frame in cast.close())
+    assert relayed == [signed[IDS[0]], signed[IDS[1]]]
+    for frame in relayed:
+        cast.second.receive(frame)
     for at in range(64):
         cast.second.receive(spoiled(signed[who], at))
         assert error_of(lambda: cast.second.receive(request)) == "AuthenticationError", at

@@ -8,6 +8,7 @@ from __future__ import annotations
 from securefl.audit.checks import Case
 from securefl.audit.checks.sessions import Replay, context_of, play
 from securefl.integrations.attested import AttestedClient, AttestedSecond
+from securefl.integrations.attested_first import AttestedFirst
 from securefl.mpc.summation import Params, SecondServer
 from securefl.primitives.identity import Directory, Identity
 from securefl.primitives.kem import Suite
@@ -21,6 +22,9 @@ def play_attested(case: Case) -> None:
     given = case.input
     params = Params(context_of(case.params), next(suite for suite in Suite if suite.label == case.params["suite"]))
     known = Directory({PartyId(item["party"]): bytes.fromhex(item["key"]) for item in case.params["directory"]})
+    if given["role"] == "first":  # it draws nothing and signs nothing
+        play(AttestedFirst(params, known), case)
+        return
     identity, replay = Identity(case.bytes("identity")), Replay(given["tokens"], given["seals"])
     role: AttestedClient | AttestedSecond
     if given["role"] == "client":

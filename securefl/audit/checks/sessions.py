@@ -76,7 +76,10 @@ class Replay:
 
 
 def play(role: ClientRole | ServerRole, case: Case) -> None:
-    """Take ``role`` through the steps of the vector: its frames and its end, or the error of the last step."""
+    """Take ``role`` through the steps of the vector: its frames and its end, or the error of the last step.
+
+    A step with ``refused`` must raise that error, and the role goes on.
+    """
     steps = [partial(_step, role, step) for step in case.input["steps"]]
     if case.error is not None:
         for step in steps[:-1]:
@@ -95,6 +98,9 @@ def play(role: ClientRole | ServerRole, case: Case) -> None:
 
 def _step(role: Any, step: Mapping[str, Any]) -> Sequence[Event]:
     """One step; ``role`` may be a client or a server, and lacks the calls of the other."""
+    if "refused" in step:
+        refused(step["refused"], partial(_step, role, {name: step[name] for name in step if name != "refused"}))
+        return ()
     events: Sequence[Event]
     match step["do"]:
         case "start":

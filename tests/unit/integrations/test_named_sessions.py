@@ -15,6 +15,7 @@ from securefl.encoding.sparsify import RandomK
 from securefl.errors import (
     AuthenticationError,
     ConfigurationError,
+    FaultyClientError,
     FaultyServerError,
     LocalProtocolError,
     ProtocolError,
@@ -354,6 +355,113 @@ def test_what_a_helper_cannot_read_costs_its_sender_alone(protect: str, key_mode
     assert (
         "DecodeError" in session.server.failures[PartyId(2)] or "nothing to say" in session.server.failures[PartyId(2)]
     )
+
+
+def signature_of(frame: bytes) -> bytes:
+    return frame[HEADER_BYTES:-16]
+
+
+def signed_seed(frames: list[bytes], sender: int, signature: bytes) -> bytes:
+    """A SIGNED_SEED of the session that ``frames`` are of."""
+    return seal_frame(9, 2, bytes(frames[0][24:56]), PartyId(sender), HELPER, signature)
+
+
+WRONG_SIGNATURES: dict[str, tuple[Callable[[Any, list[bytes]], list[bytes]], str]] = {
+    "missing": (lambda seen, own: own[1:], "without its signature"),
+    "damaged": (
+        lambda seen, own: [signed_seed(own, 2, bytes([own[0][HEADER_BYTES] ^ 1]) + signature_of(own[0])[1:]), *own[1:]],
+        "does not verify",
+    ),
+    "of client 1": (lambda seen, own: [signed_seed(own, 2, signature_of(seen[1][0])), *own[1:]], "does not verify"),
+    "by client 1's key": (
+        lambda seen, own: [
+            signed_seed(own, 2, IDENTITIES[1].sign(bytes(own[0][24:56]), 2, 2, HELPER, signature_of(own[1]))),
+            *own[1:],
+        ],
+        "does not verify",
+    ),
+    "of an earlier session": (
+        lambda seen, own: [signed_seed(own, 2, signature_of(seen["earlier"][0])), *own[1:]],
+        "does not verify",
+    ),
+    "behind the seed": (lambda seen, own: [own[1], own[0], own[2]], "without its signature"),
+}
+
+
+def spoiling(
+    change: Callable[[Any, list[bytes]], list[bytes]], who: tuple[int, ...], seen: dict[Any, Any], **changes: Any
+) -> Sum:
+    """A shared sum in which the clients ``who`` send what ``change`` makes of their three frames."""
+    session = Sum(invitation("shared", "", **changes))
+    act = session.act
+
+    def spoil(me: PartyId, frames: list[Any]) -> list[Any]:
+        answer = act(me, frames)
+        if answer:
+            seen[int(me)] = answer
+        return change(seen, answer) if answer and me in who else answer
+
+    session.act = spoil  # type: ignore[method-assign]
+    return session
+
+
+@pytest.mark.parametrize("wrong", WRONG_SIGNATURES)
+def test_a_seed_that_its_client_did_not_sign_costs_that_client_alone(wrong: str) -> None:
+    """The second server would sum nothing at all; the first one looks before it names anybody."""
+    before: dict[Any, Any] = {}
+    check(spoiling(lambda seen, own: own, (), before, session=b"earlier").run(), (1, 2, 3, 4, 5))
+    change, says = WRONG_SIGNATURES[wrong]
+    session = spoiling(change, (2,), {"earlier": before[2]})
+    to_helper: list[bytes] = []
+
+    def note(party: int, frames: list[Any]) -> list[Any]:
+        to_helper.extend(frames if party == HELPER else [])
+        return frames
+
+    session.tamper = note
+    check(session.run(), (1, 3, 4, 5))
+    assert [int.from_bytes(frame[4:8], "big") for frame in to_helper] == [1, 3, 4, 5, 0]  # signatures, the request
+    why = session.server.dropped()
+    assert list(why) == [2]
+    assert why[PartyId(2)].startswith("AuthenticationError: ")
+    assert says in why[PartyId(2)]
+    assert not session.errors
+
+
+def test_too_few_signed_seeds_are_too_few_clients() -> None:
+    session = spoiling(WRONG_SIGNATURES["missing"][0], (2, 4, 5), {})
+    server = session.run()
+    assert isinstance(server.error, TooFewClientsError)
+    assert "2 clients are left; the threshold is 3" in str(server.error)
+    assert all("without its signature" in server.dropped()[PartyId(client)] for client in (2, 4, 5))
+    assert session.answers[HELPER] == 1  # it was not asked for a sum
+
+
+def test_a_false_signature_behind_the_seed_does_not_reach_the_second_server() -> None:
+    """There the last one would count."""
+    session = spoiling(lambda seen, own: [*own, signed_seed(own, 2, bytes(64))], (2,), {})
+    check(session.run(), (1, 2, 3, 4, 5))
+    assert "another signature behind its seed" in session.server.failures[PartyId(2)]
+    assert not session.errors
+
+
+def test_a_box_that_does_not_open_is_for_the_second_server_to_say() -> None:
+    """Its client signed it: the sum ends, and the error names that client."""
+    session = Sum(invitation("shared", ""))
+    act = session.act
+
+    def spoil(me: PartyId, frames: list[Any]) -> list[Any]:
+        answer = act(me, frames)
+        if me != 2 or not answer:
+            return answer
+        context, box = bytes(answer[0][24:56]), bytes(len(signature_of(answer[1])))
+        signature = IDENTITIES[me].sign(context, 2, me, HELPER, box)
+        return [signed_seed(answer, 2, signature), seal_frame(4, 3, context, me, PartyId(0), box), answer[2]]
+
+    session.act = spoil  # type: ignore[method-assign]
+    server = session.run()
+    assert isinstance(server.error, FaultyClientError)
+    assert server.blamed == server.error.clients == (2,)
 
 
 def test_the_key_file_is_private_and_counts(tmp_path: Path) -> None:
