@@ -1,23 +1,23 @@
-"""Whether the machine had its full speed while something was measured: a fixed piece of work, timed on every core.
+"""How far a machine was from its full speed while something was measured: a fixed piece of work, timed on every core.
 
-Where a host is shared, a core computes at little more than half its speed while a neighbour uses its other half. Times
-taken then say little about the program, so they are told apart: a repetition is *undisturbed* if the fixed work, right
-before and right after, took hardly longer on any core than it ever did in the same run.
+Where a host is shared, a core computes at little more than half its speed while a neighbour uses its other half, and
+times taken then say as much about the neighbour as about the program. Between repetitions the fixed work is timed; a
+*slowdown* of 1.5 means that it took half as long again as it ever did in the same run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 from typing import Any, Final
 
-#: How much longer the fixed work may take, against the least of the run.
-_DISTURBED: Final = 1.15
 _STEPS: Final = 4000
-_SECONDS_OF_A_BLOCK: Final = 0.01
+#: Repetitions between two samples take about as long.
+_SECONDS_OF_A_BLOCK: Final = 0.02
 
 
 def _fixed_work() -> float:
@@ -33,9 +33,16 @@ class Speed:
 
     #: Seconds of the fixed work, by core: the least so far.
     least: dict[int, float] = field(default_factory=dict)
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1), repr=False)
 
     def sample(self) -> dict[int, float]:
-        """Seconds of the fixed work now, by core; on one core where this process may not choose."""
+        """Seconds of the fixed work now, by core; on one core where this process may not choose.
+
+        In a thread of its own: the caller stays on the core where the system had put it.
+        """
+        return self._thread.submit(self._sample).result()
+
+    def _sample(self) -> dict[int, float]:
         if not hasattr(os, "sched_setaffinity"):
             return self._note(-1)
         allowed = os.sched_getaffinity(0)
@@ -53,41 +60,33 @@ class Speed:
         self.least[core] = min(self.least.get(core, seconds), seconds)
         return {core: seconds}
 
-    def full(self, *samples: dict[int, float]) -> bool:
-        """Whether every core had its full speed in all the samples, as far as the run knows it by now."""
-        return all(seconds <= _DISTURBED * self.least[core] for sample in samples for core, seconds in sample.items())
+    def slowdown(self, samples: list[dict[int, float]]) -> float:
+        """Mean over samples and cores, as far as the run knows by now what the machine can do."""
+        return fmean(seconds / self.least[core] for sample in samples for core, seconds in sample.items())
 
 
 @dataclass
 class Repetitions:
-    """Milliseconds of a job, in blocks with a sample of the machine's speed between them."""
+    """Milliseconds of a job, and what the machine's speed was meanwhile."""
 
     speed: Speed
-    blocks: list[list[float]] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
     samples: list[dict[int, float]] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
-        """To be asked at the end of the run, which knows the full speed best. ``undisturbed``: None where none was."""
-        everything = [milliseconds for block in self.blocks for milliseconds in block]
-        around = zip(self.blocks, self.samples, self.samples[1:], strict=False)
-        calm = [one for block, before, after in around if self.speed.full(before, after) for one in block]
-        return {
-            "median": median(everything),
-            "least": min(everything),
-            "undisturbed": median(calm) if calm else None,
-            "share_undisturbed": len(calm) / len(everything),
-        }
+        """To be asked at the end of the run, which knows best what the machine can do."""
+        slowdown = self.speed.slowdown(self.samples)
+        return {"median": median(self.milliseconds), "least": min(self.milliseconds), "slowdown": slowdown}
 
 
 def repeat(work: Callable[[], float], repetitions: int, speed: Speed) -> Repetitions:
     """Do ``work``, which gives its milliseconds, so many times."""
     found = Repetitions(speed, samples=[speed.sample()])
-    done: Sequence[float] = ()
-    while repetitions > 0:
-        expected = 1e-3 * median(done) if done else _SECONDS_OF_A_BLOCK
-        size = min(repetitions, max(1, int(_SECONDS_OF_A_BLOCK / max(expected, 1e-6))))
-        done = [work() for _ in range(size)]
-        found.blocks.append(list(done))
-        found.samples.append(speed.sample())
-        repetitions -= size
+    since = 0.0
+    for _ in range(repetitions):
+        found.milliseconds.append(work())
+        since += 1e-3 * found.milliseconds[-1]
+        if since > _SECONDS_OF_A_BLOCK:
+            found.samples.append(speed.sample())
+            since = 0.0
     return found

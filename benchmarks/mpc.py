@@ -4,9 +4,9 @@
 
 Inference is what a user waits for: sharing the input, running the model, revealing the result. Single operations are
 timed from the command to the parties' answer, their inputs being shared before. Medians of all repetitions, against the
-goals; beside them the least, the median of those that nothing else on the machine disturbed (_speed.py), and the
-processor time of the three parties together: divided by the cores that is the least that the clock can show. Times do
-not carry over to other machines; bytes, rounds and errors do.
+goals; beside them the least, how much slower than it can be the machine was meanwhile (_speed.py), and the processor
+time of the three parties together: divided by the cores that is the least that the clock can show. Times do not carry
+over to other machines; bytes, rounds and errors do.
 
 Where CrypTen is installed (_peer_crypten.py) it does the same work in turns with us, in both of its ways: its first
 party deals, which its authors call a way for debugging (that party could learn everything), or a dealer apart, which is
@@ -292,13 +292,12 @@ def show(report: dict[str, Any]) -> None:
     lines, costs = [], []
     for name, row in report["rows"].items():
         goal, unit = GOALS.get(name, (None, ""))
-        calm = "none" if row["undisturbed"] is None else f"{row['undisturbed']:.2f} ({row['share_undisturbed']:.0%})"
         goal_text = "" if goal is None else f"≤ {goal:.4g} {unit}"
-        lines.append([name, f"{row['median']:.2f}", f"{row['least']:.2f}", calm, goal_text])
+        lines.append([name, f"{row['median']:.2f}", f"{row['least']:.2f}", f"{row['slowdown']:.2f}×", goal_text])
         per_second = f"{1000 * row['samples'] / row['median']:,.0f}/s" if row.get("samples", 1) > 1 else ""
         bytes_of = f"{row['bytes']:,}" if "bytes" in row else ""
         costs.append([name, f"{row['processor']:.1f}", per_second, row.get("rounds", ""), bytes_of])
-    print_table("Three processes on loopback, ms", ["", "median", "least", "undisturbed", "goal"], lines)
+    print_table("Three processes on loopback, ms", ["", "median", "least", "machine slowed", "goal"], lines)
     print_table("What they cost", ["", "processor ms", "rate", "rounds", "bytes"], costs)
     relu = next(row for name, row in report["rows"].items() if name.startswith("relu"))
     error = max(row.get("error", 0.0) for row in report["rows"].values())
