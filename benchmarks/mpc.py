@@ -3,9 +3,10 @@
     securefl bench mpc [--quick] [--json PATH]
 
 Inference is what a user waits for: sharing the input, running the model, revealing the result. Single operations are
-timed from the command to the parties' answer, their inputs being shared before. Medians; beside them the
-least of all repetitions and the processor time of the three parties together: divided by the cores that is the least
-that the clock can show. Times do not carry over to other machines; bytes, rounds and errors do.
+timed from the command to the parties' answer, their inputs being shared before. Medians of all repetitions, against the
+goals; beside them the least, the median of those that nothing else on the machine disturbed (_speed.py), and the
+processor time of the three parties together: divided by the cores that is the least that the clock can show. Times do
+not carry over to other machines; bytes, rounds and errors do.
 
 Where CrypTen is installed (_peer_crypten.py) it does the same work in turns with us, in both of its ways: its first
 party deals, which its authors call a way for debugging (that party could learn everything), or a dealer apart, which is
@@ -30,6 +31,7 @@ import numpy as np
 import torch
 from _harness import command_line, write_figures
 from _peer_crypten import Peer, installed
+from _speed import Speed, repeat
 from torch import nn
 
 from securefl.cli.output import console, print_table
@@ -78,19 +80,17 @@ def processor(servers: Servers) -> float:
     return total
 
 
-def times(servers: Servers, work: Callable[[], float], repetitions: int) -> dict[str, float]:
+def times(servers: Servers, work: Callable[[], float], repetitions: int, speed: Speed) -> dict[str, Any]:
     """Milliseconds; ``work`` gives its own. Two are run first. ``processor``: mean of all three parties together."""
     work(), work()
     before = processor(servers)
-    taken = [work() for _ in range(repetitions)]
-    return {
-        "median": median(taken),
-        "least": min(taken),
-        "processor": (processor(servers) - before) / repetitions,
-    }
+    taken = repeat(work, repetitions, speed)
+    return {"taken": taken, "processor": (processor(servers) - before) / repetitions}
 
 
-def inference(servers: Servers, batch: int, repetitions: int) -> tuple[dict[str, float], float, dict[str, Any]]:
+def inference(
+    servers: Servers, batch: int, repetitions: int, speed: Speed
+) -> tuple[dict[str, Any], float, dict[str, Any]]:
     """Times, largest error against float, and the cost of one call."""
     net = mlp(784, 128, 10)
     model = servers.share(net, limit=1.0)
@@ -107,14 +107,16 @@ def inference(servers: Servers, batch: int, repetitions: int) -> tuple[dict[str,
         return 1e3 * (perf_counter() - start)
 
     spent = {"rounds": cost.rounds, "bytes": sum(cost.sent.values()), "links": _links(cost.sent)}
-    return times(servers, once, repetitions), error, spent
+    return times(servers, once, repetitions, speed), error, spent
 
 
 def _links(sent: dict[tuple[int, int], int]) -> dict[str, int]:
     return {f"{a}>{b}": count for (a, b), count in sorted(sent.items())}
 
 
-def timed(servers: Servers, work: Callable[[], object], repetitions: int) -> tuple[dict[str, float], dict[str, Any]]:
+def timed(
+    servers: Servers, work: Callable[[], object], repetitions: int, speed: Speed
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Times of commands until the parties have done them, and the cost of one."""
     kept: dict[str, Any] = {}
 
@@ -126,7 +128,7 @@ def timed(servers: Servers, work: Callable[[], object], repetitions: int) -> tup
         del result
         return cost.milliseconds
 
-    return times(servers, once, repetitions), kept
+    return times(servers, once, repetitions, speed), kept
 
 
 def truncation_failures(products: int, engine: str = "dealer") -> dict[str, int]:
@@ -245,16 +247,17 @@ def show_peers(report: dict[str, Any], n: int, size: int) -> None:
 def measure(quick: bool) -> dict[str, Any]:
     """All figures."""
     n = 1 << 16 if quick else 1 << 20
-    few, many = (3, 10) if quick else (15, 200)
+    few, many = (3, 10) if quick else (30, 400)
+    speed = Speed()
     report: dict[str, Any] = {"cpu": platform.processor(), "cores": os.cpu_count(), "quick": quick, "rows": {}}
     rows = report["rows"]
     with local_cluster(links="tcp") as servers:
         for batch, repetitions in ((1, many), (32, many // 2), (128, many // 2)):
-            taken, error, cost = inference(servers, batch, repetitions)
+            taken, error, cost = inference(servers, batch, repetitions, speed)
             rows[f"inference, batch {batch}"] = {**taken, **cost, "error": error, "samples": batch}
         relu = servers.share(nn.ReLU())
         values = servers.share(np.random.default_rng(0).normal(size=n))
-        taken, cost = timed(servers, lambda: relu(values), few)
+        taken, cost = timed(servers, lambda: relu(values), few, speed)
         rows[f"relu, {n:,} values"] = {**taken, **cost, "bytes_per_value": cost["bytes"] / n, "samples": n}
         size = 128 if quick else 512
         left, right = (np.random.default_rng(i).normal(size=(size, size)) for i in range(2))
@@ -267,13 +270,15 @@ def measure(quick: bool) -> dict[str, Any]:
             del kept
             return cost.milliseconds
 
-        rows[f"matmul {size} × {size} × {size}"] = times(servers, product, few)
+        rows[f"matmul {size} × {size} × {size}"] = times(servers, product, few, speed)
         model = servers.share(mlp(784, 128, 10), limit=1.0)
         images = servers.share(torch.rand(128, 784))
         labels = servers.share(torch.randint(0, 10, (128,)))
-        taken, cost = timed(servers, lambda: model.train_step(images, labels, lr=0.125), few)
+        taken, cost = timed(servers, lambda: model.train_step(images, labels, lr=0.125), few, speed)
         rows["training step, batch 128"] = {**taken, **cost, "samples": 128}
         report["digits"] = digits(servers, 1 if quick else 10)
+    for row in rows.values():
+        row |= row.pop("taken").figures()
     report["convolutions"] = _mpc_training.measure(quick)
     report["engines"] = _mpc_engines.measure(mlp, processor, quick)
     report["engines"]["truncation"] = truncation_failures(10**6 if quick else 10**7, "replicated")
@@ -284,27 +289,17 @@ def measure(quick: bool) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> None:
-    lines = []
+    lines, costs = [], []
     for name, row in report["rows"].items():
         goal, unit = GOALS.get(name, (None, ""))
+        calm = "none" if row["undisturbed"] is None else f"{row['undisturbed']:.2f} ({row['share_undisturbed']:.0%})"
+        goal_text = "" if goal is None else f"≤ {goal:.4g} {unit}"
+        lines.append([name, f"{row['median']:.2f}", f"{row['least']:.2f}", calm, goal_text])
         per_second = f"{1000 * row['samples'] / row['median']:,.0f}/s" if row.get("samples", 1) > 1 else ""
         bytes_of = f"{row['bytes']:,}" if "bytes" in row else ""
-        goal_text = "" if goal is None else f"≤ {goal:.4g} {unit}"
-        lines.append(
-            [
-                name,
-                f"{row['median']:.2f}",
-                f"{row['least']:.2f}",
-                goal_text,
-                f"{row['processor']:.1f}",
-                per_second,
-                row.get("rounds", ""),
-                bytes_of,
-            ]
-        )
-    print_table(
-        "Three processes on loopback", ["", "median ms", "least", "goal", "processor", "rate", "rounds", "bytes"], lines
-    )
+        costs.append([name, f"{row['processor']:.1f}", per_second, row.get("rounds", ""), bytes_of])
+    print_table("Three processes on loopback, ms", ["", "median", "least", "undisturbed", "goal"], lines)
+    print_table("What they cost", ["", "processor ms", "rate", "rounds", "bytes"], costs)
     relu = next(row for name, row in report["rows"].items() if name.startswith("relu"))
     error = max(row.get("error", 0.0) for row in report["rows"].values())
     cut, accuracy = report["truncation"], report["digits"]
