@@ -167,10 +167,14 @@ class Coordinator:
         """Who was invited and is not in the sum, and why as far as it is known."""
         survivors = self.result.survivors if self.result is not None else ()
         gone = (client for client in self.invitation.ids if client not in survivors)
-        return {client: self.failures.get(client, self._silence(client)) for client in gone}
+        return {client: self.failures.get(client) or self._unnamed(client) for client in gone}
 
-    def _silence(self, client: ClientId) -> str:
-        """An embedder may invite by ways of its own: who spoke, or was spoken to, was asked."""
+    def _unnamed(self, client: ClientId) -> str:
+        """Of a client that did not fail by itself: what ended the sum, if it is blamed for that. An embedder may invite
+        by ways of its own: who spoke, or was spoken to, was asked.
+        """
+        if client in self.blamed:
+            return _line_of(f"{type(self.error).__name__}: {self.error}")
         asked = client in self._invited or client in self.uploaded or client in self.downloaded
         return "did not answer in time" if asked else "was not asked: the sum ended before"
 

@@ -462,6 +462,9 @@ def test_a_box_that_does_not_open_is_for_the_second_server_to_say() -> None:
     server = session.run()
     assert isinstance(server.error, FaultyClientError)
     assert server.blamed == server.error.clients == (2,)
+    why = server.dropped()[PartyId(2)]
+    assert why.startswith("FaultyClientError: ")
+    assert "do not open" in why
 
 
 def test_the_key_file_is_private_and_counts(tmp_path: Path) -> None:
