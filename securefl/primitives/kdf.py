@@ -12,7 +12,6 @@ from enum import Enum
 
 from Crypto.Hash import TupleHash256
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 __all__ = ["Deriver", "Label", "commit", "derive", "info_bytes", "tuple_hash"]
@@ -79,12 +78,10 @@ class Deriver:
     __slots__ = ("_key",)
 
     def __init__(self, secret: bytes) -> None:
-        extract = HMAC(bytes(SHA256.digest_size), SHA256())
-        extract.update(secret)
-        self._key = extract.finalize()
+        self._key = HKDF.extract(SHA256(), None, secret)
 
     def derive(self, label: Label, *fields: bytes, length: int = 32) -> bytes:
-        """As the function of this name."""
+        """As the function of this name, with its pre-conditions."""
         return HKDFExpand(algorithm=SHA256(), length=length, info=info_bytes(label, *fields)).derive(self._key)
 
     def __repr__(self) -> str:

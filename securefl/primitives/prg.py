@@ -31,6 +31,7 @@ _BLOCK_WORDS: Final = 1 << 14
 _ZEROS: Final = memoryview(bytes(8 * _BLOCK_WORDS))
 
 
+#: Counter mode from block 0.
 _FROM_ZERO: Final = CTR(bytes(16))
 
 
