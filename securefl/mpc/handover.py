@@ -22,11 +22,11 @@ from securefl.primitives.entropy import Entropy
 from securefl.primitives.prg import KEY_BYTES, Keystream, accumulate
 from securefl.wire import Buffer
 
+__all__ = ["Handed", "draw_keys", "expand", "hand_out", "hand_out_under", "take"]
+
 #: Words worked on at one time: with what is made of them they stay in the cache.
 _BLOCK: Final = 1 << 13
 _TWO: Final = np.uint64(2)
-
-__all__ = ["Handed", "draw_keys", "expand", "hand_out", "hand_out_under", "take"]
 
 #: What one party is sent: bytes one after the other.
 Handed = tuple[Buffer, ...]
@@ -90,17 +90,17 @@ def _opened(party: Party, shape: tuple[int, ...], fraction: int, payload: memory
     _check(shape, payload, 2 * KEY_BYTES if party.is_helper else words + KEY_BYTES)
     if party.is_helper:
         keys = [bytes(payload[:KEY_BYTES]), bytes(payload[KEY_BYTES:])]
-        for server in (0, 1):
-            party.bind(server, keys[server])
+        for server, key in enumerate(keys):
+            party.bind(server, key)
         apart = expand(keys[0], shape)
         accumulate(apart.reshape(-1), add=(), subtract=keys[1:])
         return Shared(party, shape, fraction, None, Masked(None, lambda: expand(keys[1], shape) * _TWO + apart, apart))
-    key = payload[words:]
-    party.bind(HELPER, bytes(key))
+    key = bytes(payload[words:])
+    party.bind(HELPER, key)
     party.bind_alike(party.peer, payload[:words])
     m = np.frombuffer(payload[:words], np.uint64)
     part, factor = np.empty((2, m.size), np.uint64)
-    stream = Keystream(bytes(key))
+    stream = Keystream(key)
     for start in range(0, m.size, _BLOCK):
         block = slice(start, start + _BLOCK)
         mask = part[block]

@@ -104,14 +104,9 @@ def decode_command(data: Buffer) -> dict[str, Any]:
     if not isinstance(operation, str) or operation not in FIELDS:
         raise DecodeError("a command names one of the operations of SPEC §9")
     fields = FIELDS[operation]
-    try:
-        good = len(command) == len(fields) + 1 and all(_kind_ok(kind, command[name]) for name, kind in fields.items())
-    except KeyError:
-        good = False
-    if not good:
+    if command.keys() != {"do", *fields} or not all(_kind_ok(kind, command[name]) for name, kind in fields.items()):
         raise DecodeError(f"the command {operation!r} has the fields {sorted(fields)}")
-    known: dict[str, Any] = command
-    return known
+    return dict(command)
 
 
 def _shape_of_bits(helper: Party, bits: Bits) -> Bits:
