@@ -14,7 +14,6 @@ from flower_loopback import (
     LoopbackGrid,
     arrays_of,
     close,
-    enter_run,
     expected,
     run,
     secured,
@@ -30,10 +29,7 @@ from securefl.fl.config import PrivacyConfig
 from securefl.fl.privacy import UserPrivacy
 from securefl.integrations.flower import Policy, SecureMod
 
-
-@pytest.fixture(autouse=True)
-def _identity() -> None:
-    enter_run()
+pytestmark = pytest.mark.usefixtures("server_app")
 
 
 def texts_on_the_way(grid: LoopbackGrid) -> str:

@@ -10,7 +10,6 @@ pytest.importorskip("flwr", reason="flwr is not installed: python3 dev.py integr
 import flower_loopback
 from flower_loopback import (
     LoopbackGrid,
-    enter_run,
     expected,
     run,
     secured,
@@ -22,10 +21,7 @@ from flwr.serverapp import strategy
 from securefl.errors import ConfigurationError
 from securefl.integrations.flower.records import content_bytes
 
-
-@pytest.fixture(autouse=True)
-def _identity() -> None:
-    enter_run()
+pytestmark = pytest.mark.usefixtures("server_app")
 
 
 def test_bytes_are_less_than_those_of_plain_float32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("flwr", reason="flwr is not installed: python3 dev.py integrations")
 pytest.importorskip("tenseal", reason="TenSEAL is not installed: pip install 'securefl[ckks]'")
 
-from flower_loopback import START, LoopbackGrid, close, enter_run, expected, run, secured
+from flower_loopback import START, LoopbackGrid, close, expected, run, secured
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import strategy
 
@@ -25,9 +25,7 @@ CASES = [("ckks", "threshold"), ("ckks", "key_holder"), ("ckks", "shared_key"), 
 HELPER_NODE = 6
 
 
-@pytest.fixture(autouse=True)
-def _identity() -> None:
-    enter_run()
+pytestmark = pytest.mark.usefixtures("server_app")
 
 
 def loopback(key_model: str, folder: Path, **named: Any) -> LoopbackGrid:

@@ -14,7 +14,6 @@ from flower_loopback import (
     LoopbackGrid,
     arrays_of,
     close,
-    enter_run,
     expected,
     run,
     secured,
@@ -24,10 +23,7 @@ from flwr.serverapp import strategy
 
 from securefl.integrations.flower import Policy, SecureMod
 
-
-@pytest.fixture(autouse=True)
-def _identity() -> None:
-    enter_run()
+pytestmark = pytest.mark.usefixtures("server_app")
 
 
 def errors_of(grid: LoopbackGrid) -> set[str]:
