@@ -19,6 +19,7 @@ from _harness import command_line, write_figures
 from _speed import Speed, repeat
 
 from securefl.cli.output import print_table
+from securefl.cluster.local import PARTY_ENVIRONMENT
 from securefl.cluster.sockets import SocketChannel, connected_pair
 from securefl.mpc.operations import reveal_bits
 from securefl.mpc.party import Party, join
@@ -27,14 +28,6 @@ from securefl.mpc.robust.vetting import norm_within
 from securefl.mpc.shared import Shared
 
 LARGEST = 2**15 - 1
-#: As parties of a local cluster have it.
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
 
 
 def updates(clients: int, dimension: int) -> np.ndarray:
@@ -120,8 +113,8 @@ def measure(clients: int, dimension: int, repeats: int) -> dict[str, dict[str, A
 
 
 def main() -> None:
-    if not os.environ.keys() >= _ENVIRONMENT.keys():  # a process manages its memory as it was told when it started
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**_ENVIRONMENT, **os.environ})  # noqa: S606
+    if not os.environ.keys() >= PARTY_ENVIRONMENT.keys():  # a process manages its memory as it was told when it started
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**PARTY_ENVIRONMENT, **os.environ})  # noqa: S606
     arguments = command_line(__doc__)
     clients, dimension, repeats = (8, 500, 2) if arguments.quick else (64, 10_000, 15)
     results = measure(clients, dimension, repeats)

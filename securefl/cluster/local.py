@@ -18,10 +18,10 @@ from securefl.mpc.party import join
 from securefl.mpc.service import Service
 from securefl.primitives.entropy import SystemEntropy
 
-__all__ = ["local_cluster"]
+__all__ = ["PARTY_ENVIRONMENT", "local_cluster"]
 
 #: One thread each, since three parties share the machine; freed memory is kept, since the same sizes come again.
-_ENVIRONMENT = {
+PARTY_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -120,7 +120,11 @@ def _processes(engine: str, links: str, deadline: float, audit: float) -> Server
         command += ["--cores", cores[me]] if me < len(cores) else []
         for other, handle in own.items():
             command += ["--link", str(other), str(handle)]
-        environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment = {
+            **os.environ,
+            **PARTY_ENVIRONMENT,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        }
         processes.append(subprocess.Popen(command, env=environment, pass_fds=[control, *own.values()]))  # noqa: S603
     for end in [*(end for pair in pairs.values() for end in pair), *(control[1] for control in controls)]:
         end.close()  # a party alone holds its ends: when it dies, the others see it
